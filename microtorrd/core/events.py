@@ -1,0 +1,393 @@
+"""The vocabulary of a torrent: facts in (past tense), orders out (imperative), notes for readers outside.
+
+This list is the engine: new behaviour begins with a new word here. Facts are posted to a torrent's inbox in
+batches and handed to `Core.handle` one by one; what the core wants done it appends to `Core.orders`, and the
+torrent's host carries it out. `peer` is everywhere the small integer that the host gave the connection; it is
+never used twice within a torrent. Times are seconds of a monotonic clock, handed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+from microtorrd.errors import StorageError
+from microtorrd.proto.messages import Message
+
+#: Where a peer listens: a numeric IPv4 or IPv6 address and a port.
+Address = tuple[str, int]
+
+#: A block that a peer asks us for: piece, begin, length in bytes.
+BlockRequest = tuple[int, int, int]
+
+#: How we came to know an address.
+Source = Literal["tracker", "incoming", "operator", "pex", "lsd", "dht", "resume"]
+
+
+class PieceBuffer:
+    """The memory of one piece while it is fetched. Owned by the core until `Store`, then by the disk job."""
+
+    __slots__ = ("memory", "piece", "size", "view")
+
+    def __init__(self, piece: int, size: int, memory: memoryview) -> None:
+        self.piece = piece
+        self.size = size  # bytes, at most len(memory)
+        self.memory = memory  # what the lender lent: goes back to it whole
+        self.view = memory[:size]
+
+
+class Slot:
+    """Where one block will lie. Lent to one or, in the end game, several peer wires with `Fetch`.
+
+    The first wire whose block arrives copies the payload into `view`, and sets `filled_by` to its peer; from
+    then on the slot is closed, and the same block from another peer is waste. Nobody writes to a closed slot.
+    """
+
+    __slots__ = ("begin", "filled_by", "length", "piece", "view")
+
+    def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
+        self.piece = piece
+        self.begin = begin
+        self.length = length
+        self.view = view
+        self.filled_by: int | None = None
+
+
+# ---------------------------------------------------------------------------------------------------- facts
+
+
+class Started(NamedTuple):
+    """The operator or the start of the daemon wants the torrent to run."""
+
+    recheck: bool = False  # check all content first
+
+
+class Stopped(NamedTuple):
+    """The operator paused it, or the daemon is stopping."""
+
+
+class Ticked(NamedTuple):
+    """About a second has passed. Posted only to torrents that are not stopped."""
+
+
+class PeerJoined(NamedTuple):
+    """A handshake is done in both directions and the wire is ready for messages."""
+
+    peer: int
+    address: Address | None  # where it listens, None when unknown (an incoming one before it says so)
+    peer_id: bytes  # 20 bytes, attacker-controlled
+    incoming: bool
+    fast: bool  # both sides speak BEP 6
+    extended: bool  # both sides speak BEP 10
+    host: str = ""  # numeric address of the other end, as the socket says
+
+
+class PeerLeft(NamedTuple):
+    """The connection is closed, whoever closed it. Slots it still had are free again."""
+
+    peer: int
+    reason: str  # for people
+    fault: bool = False  # it broke the protocol
+
+
+class MessagesReceived(NamedTuple):
+    """Messages of one socket read in their order, without blocks and requests (they have facts of their own)."""
+
+    peer: int
+    messages: Sequence[Message]
+
+
+class BlocksReceived(NamedTuple):
+    """Blocks that were asked for, each now in its slot (`filled_by == peer`)."""
+
+    peer: int
+    slots: Sequence[Slot]
+    wasted_bytes: int = 0  # blocks nobody asked for, or that another peer brought first
+
+
+class RequestsReceived(NamedTuple):
+    """Blocks that the peer asks for. Not yet admitted: the numbers are attacker-controlled."""
+
+    peer: int
+    requests: Sequence[BlockRequest]
+
+
+class BlocksSent(NamedTuple):
+    """Blocks of `Serve` orders left through the socket."""
+
+    peer: int
+    blocks: int
+    payload_bytes: int
+
+
+class AddressesFound(NamedTuple):
+    """Somebody told us where peers listen."""
+
+    addresses: Sequence[Address]
+    source: Source
+
+
+class DialFailed(NamedTuple):
+    """A `Dial` order came to nothing: refused, timed out, wrong torrent, ourselves."""
+
+    address: Address
+    reason: str
+    ourselves: bool = False  # the other end was this daemon: never dial it again
+
+
+class PieceStored(NamedTuple):
+    """The piece matched its hash and lies in the page cache of the disk; it may be offered to others."""
+
+    piece: int
+    digests: Sequence[bytes] = ()  # per block, only where `Store` asked for them
+
+
+class PieceCorrupt(NamedTuple):
+    """The piece did not match its hash; nothing was written."""
+
+    piece: int
+    digests: Sequence[bytes]  # of each of its blocks, to find the culprit when the good piece is there
+
+
+class StorageFailed(NamedTuple):
+    """A disk job failed: the torrent is parked with a named cause. `piece` where the job was a `Store`."""
+
+    error: StorageError
+    piece: int | None = None
+
+
+class StorageRecovered(NamedTuple):
+    """The cause of the failure seems gone; the torrent may go on without a re-check."""
+
+
+class PiecesChecked(NamedTuple):
+    """Part of a check: these pieces were read and compared."""
+
+    good: Sequence[int]
+    bad: Sequence[int]
+    done: bool  # the check ordered with `Check` is finished
+
+
+class ContentConfirmed(NamedTuple):
+    """The whole content was hashed after `Confirm`: does it match `id_hash`?"""
+
+    matches: bool
+
+
+class MemoryFreed(NamedTuple):
+    """Piece memory that was short is there again: fetching may go on."""
+
+
+class SettingsChanged(NamedTuple):
+    """Run-time choices of this torrent changed."""
+
+    settings: TorrentSettings
+
+
+Fact = (
+    Started
+    | Stopped
+    | Ticked
+    | PeerJoined
+    | PeerLeft
+    | MessagesReceived
+    | BlocksReceived
+    | RequestsReceived
+    | BlocksSent
+    | AddressesFound
+    | DialFailed
+    | PieceStored
+    | PieceCorrupt
+    | StorageFailed
+    | StorageRecovered
+    | PiecesChecked
+    | ContentConfirmed
+    | MemoryFreed
+    | SettingsChanged
+)
+
+
+# --------------------------------------------------------------------------------------------------- orders
+
+
+class Fetch(NamedTuple):
+    """Ask the peer for these blocks, in this order, and lend it their slots."""
+
+    peer: int
+    slots: Sequence[Slot]
+
+
+class Recall(NamedTuple):
+    """Take these slots back from the peer; send it a cancel for each. Blocks that come all the same are waste."""
+
+    peer: int
+    slots: Sequence[Slot]
+
+
+class Serve(NamedTuple):
+    """Send these blocks, all admitted: we have the pieces and the numbers fit."""
+
+    peer: int
+    requests: Sequence[BlockRequest]
+
+
+class Withdraw(NamedTuple):
+    """Do not send these blocks if they are still queued (the peer cancelled, or we choked it).
+
+    None means all that are queued. `reject` where the fast extension wants each refused aloud.
+    """
+
+    peer: int
+    requests: Sequence[BlockRequest] | None
+    reject: bool
+
+
+class Tell(NamedTuple):
+    """Send these messages to the peer, in order, ahead of queued blocks."""
+
+    peer: int
+    messages: Sequence[Message]
+
+
+class Drop(NamedTuple):
+    """Close the connection. The host answers with `PeerLeft`."""
+
+    peer: int
+    reason: str
+
+
+class Dial(NamedTuple):
+    """Connect to this address; the answer is `PeerJoined` or `DialFailed`."""
+
+    address: Address
+
+
+class Ban(NamedTuple):
+    """Refuse this host for the whole daemon: it sent bad data again and again."""
+
+    host: str
+    reason: str
+
+
+class Store(NamedTuple):
+    """Hash the piece, compare, write. The buffer goes back to the lender when the job ends, whatever comes out."""
+
+    buffer: PieceBuffer
+    want_digests: bool  # of each block, also when the piece is good
+
+
+class Release(NamedTuple):
+    """Give a piece's memory back unused."""
+
+    buffer: PieceBuffer
+
+
+class Check(NamedTuple):
+    """Read these pieces and compare; None means all. Answered by one or more `PiecesChecked`."""
+
+    pieces: Sequence[int] | None
+
+
+class Confirm(NamedTuple):
+    """Hash the whole content and compare with `id_hash`; answered by `ContentConfirmed`."""
+
+
+class Announce(NamedTuple):
+    """Tell the trackers. `started` when the torrent begins to run, `completed` once, when it became whole."""
+
+    event: Literal["started", "completed", "stopped", "update"]
+
+
+class Cease(NamedTuple):
+    """Stop all disk work of this torrent that has not begun (checks); it is stopping."""
+
+
+class Emit(NamedTuple):
+    """A note for readers outside: kind and facts."""
+
+    kind: str
+    facts: dict[str, Any]
+
+
+Order = (
+    Fetch | Recall | Serve | Withdraw | Tell | Drop | Dial | Ban | Store | Release | Check | Confirm | Announce | Cease | Emit
+)
+
+
+# ------------------------------------------------------------------------------------------ settings, views
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmSettings:
+    """How every torrent of the daemon behaves (section `[swarm]` and `[limits]` of the configuration)."""
+
+    random_peer_share: float = 0.1  # of the choices of a peer to fetch from, how many are by lot
+    always_unchoke: bool = False  # free-for-all, for closed LANs
+    upload_slots: int = 8  # regular unchoke slots a torrent, besides the optimistic one
+    connections_per_torrent: int = 100
+    dials_at_once: int = 16  # half-open connections a torrent
+    pipeline_max_bytes: int = 8 << 20  # asked and not yet received, a peer
+    request_timeout_s: float = 60.0  # nothing arrives although asked: the peer is snubbed and its blocks asked elsewhere
+    idle_timeout_s: float = 240.0
+    ban_after: int = 3  # corrupt pieces with this peer proven the culprit
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentSettings:
+    """Run-time choices of one torrent; they live in the state database."""
+
+    wait_seeders: int = 0
+    wait_leechers: int = 0  # counts ourselves
+    sequential: bool = False
+    seed_after_download: bool = True
+
+
+#: The states a torrent shows to people (SPEC 9).
+State = Literal["stopped", "checking", "resolving", "waiting", "downloading", "seeding", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What people may know of one connection."""
+
+    peer: int
+    host: str
+    port: int | None  # where it listens, if known
+    peer_id: bytes
+    incoming: bool
+    progress: float  # 0 to 1
+    is_seeder: bool
+    am_choking: bool
+    am_interested: bool
+    peer_choking: bool
+    peer_interested: bool
+    optimistic: bool
+    snubbed: bool
+    down_bytes: int  # payload this session
+    up_bytes: int
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    requests_out: int  # blocks asked and not received
+    client: str = ""  # what it calls itself in the extended handshake, "" when it did not say
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The frozen picture of a torrent's core that everybody outside reads."""
+
+    state: State
+    failure: StorageError | None
+    have_count: int
+    done_bytes: int
+    down_bytes: int  # payload this run of the daemon
+    up_bytes: int
+    wasted_bytes: int
+    corrupt_pieces: int
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    seeders: int  # connected peers that have everything
+    leechers: int
+    checked_pieces: int = 0  # while checking: how many are done
+    to_check: int = 0
+    peers: tuple[PeerView, ...] = field(default=())
