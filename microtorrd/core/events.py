@@ -42,9 +42,12 @@ class Slot:
 
     The first wire whose block arrives copies the payload into `view`, and sets `filled_by` to its peer; from
     then on the slot is closed, and the same block from another peer is waste. Nobody writes to a closed slot.
+
+    A wire that has part of a block in `view` already sets `claimed_by` to its peer: another wire that the slot
+    is lent to collects its copy elsewhere, so that a block is never made of the bytes of two peers.
     """
 
-    __slots__ = ("begin", "filled_by", "length", "piece", "view")
+    __slots__ = ("begin", "claimed_by", "filled_by", "length", "piece", "view")
 
     def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
         self.piece = piece
@@ -52,6 +55,7 @@ class Slot:
         self.length = length
         self.view = view
         self.filled_by: int | None = None
+        self.claimed_by: int | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- facts
