@@ -92,6 +92,13 @@ class TrackerError(MicrotorrError):
         self.retry_s = retry_s
 
 
+class PeerForgotten(TrackerError):
+    """A remote tracker does not know us (any more): it was restarted, or we were silent for too long.
+
+    The cure is to announce `started` again.
+    """
+
+
 class StorageError(MicrotorrError):
     """Our disk's: the torrent concerned is parked in a failed state named by `cause`.
 

@@ -1,0 +1,430 @@
+"""Announcing to a tracker over HTTP: request and reply, in both dialects and both directions.
+
+The MicroTorr dialect is what the original Go program speaks: five parameters, JSON back. The BitTorrent
+dialect is BEP 3 with 7, 23 and 24, 31: bencoding back. What is read of a request raises nothing but
+ClientError, which names the parameter as the client spelled it; what is read of a reply raises nothing but
+TrackerError. This room knows what the bytes mean, not who is in a swarm: that is tracker/'s, and net/'s.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal, cast
+from urllib.parse import quote_from_bytes
+
+from microtorrd.errors import ClientError, PeerForgotten, TrackerError
+from microtorrd.proto import bencode, compact
+from microtorrd.proto.query import Params, read_number, read_swarm_id, unescape
+
+Dialect = Literal["microtorr", "bittorrent"]
+#: "" is the regular announce of the BitTorrent dialect, `alive` that of MicroTorr's.
+Event = Literal["", "started", "stopped", "completed", "alive"]
+
+#: How often a client of the MicroTorr dialect says `alive`, and after what silence it is forgotten: the
+#: original's figures, fixed because its replies carry none.
+ALIVE_INTERVAL_S = 15
+ALIVE_LIFETIME_S = 30
+
+#: What the original answers to `completed` and `stopped`, and to `alive` from a peer that it does not know.
+GOODBYE = b"Peer exited the swarm"
+NOT_IN_SWARM = "Peer is not in this swarm"
+
+#: The largest reply that is read: 1,000 peers with their ids take about 70 kB. Its cost is bounded by its
+#: items too, since it is read on the hub: 1,000 peers with their ids are 7,000 of them.
+MAX_REPLY_BYTES = 256 << 10
+_MOST_ITEMS = 30_000
+#: Peers kept of one reply. A tracker that lists a million is wrong or hostile; nobody dials so many.
+MAX_REPLY_PEERS = 1000
+#: A tracker that asks for more silence than a day would have forgotten us.
+_LONGEST_INTERVAL_S = 86_400
+_LONGEST_REASON = 200
+
+_EVENTS: dict[Dialect, dict[bytes, Event]] = {
+    "microtorr": {b"started": "started", b"stopped": "stopped", b"completed": "completed", b"alive": "alive"},
+    # BEP 21 adds `paused`, a partial seed's regular announce; `empty` is BEP 3's other word for none.
+    "bittorrent": {
+        b"": "",
+        b"empty": "",
+        b"paused": "",
+        b"started": "started",
+        b"stopped": "stopped",
+        b"completed": "completed",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceRequest:
+    """What a client tells its tracker. Sizes in bytes; `left` None means that it does not say."""
+
+    swarm_id: bytes  # 20
+    peer_id: bytes  # 20
+    port: int  # where it listens, 1 to 65535
+    event: Event = ""
+    ip: str = ""  # the address it says it has, "" for the one it comes from
+    uploaded: int = 0
+    downloaded: int = 0
+    left: int | None = None
+    numwant: int | None = None  # None: as many as the tracker likes
+    compact: bool = True
+    no_peer_id: bool = False
+    key: str = ""
+    tracker_id: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceReply:
+    """What a tracker answered. None and "" where it did not say; `peers` may have ourselves among them."""
+
+    interval: int | None = None  # seconds
+    min_interval: int | None = None
+    complete: int | None = None
+    incomplete: int | None = None
+    peers: tuple[tuple[str, int, bytes | None], ...] = ()  # host (numeric), port, peer id if told
+    warning: str = ""
+    tracker_id: bytes = b""
+    external_ip: str = ""  # BEP 24
+
+
+# -------------------------------------------------------------------------------- the request, tracker's side
+
+
+def choose_dialect(params: Mapping[bytes, bytes], accepts_json: bool) -> Dialect:
+    """Tell the dialect by what the request carries; `accepts_json`: it has `Accept: application/json`."""
+    if accepts_json or (b"left" not in params and b"compact" not in params):
+        return "microtorr"
+    return "bittorrent"
+
+
+def parse_query(params: Params, dialect: Dialect) -> AnnounceRequest:
+    """Read the parameters of an announce; raises ClientError."""
+    numwant = params.get(b"numwant")
+    return AnnounceRequest(
+        swarm_id=_read_swarm_id(params),
+        peer_id=_read_peer_id(params),
+        port=_read_port(params),
+        event=_read_event(params, dialect),
+        ip=unescape(params.get(b"ip", b"")).decode("latin-1"),
+        uploaded=read_number(params, b"uploaded") or 0,
+        downloaded=read_number(params, b"downloaded") or 0,
+        left=read_number(params, b"left"),
+        # Clients that have no wish send -1.
+        numwant=None if numwant is None or numwant[:1] == b"-" else read_number(params, b"numwant"),
+        compact=params.get(b"compact") != b"0",
+        no_peer_id=params.get(b"no_peer_id", b"0") != b"0",
+        key=unescape(params.get(b"key", b"")).decode("latin-1"),
+        tracker_id=unescape(params.get(b"trackerid", b"")),
+    )
+
+
+def _read_swarm_id(params: Params) -> bytes:
+    name = b"info_hash" if b"info_hash" in params or b"swarmId" not in params else b"swarmId"
+    value = unescape(params.get(name, b""))
+    if not value:
+        raise ClientError(f"{name.decode()} is missing", parameter=name.decode())
+    return read_swarm_id(value, name.decode())
+
+
+def _read_peer_id(params: Params) -> bytes:
+    name = b"peer_id" if b"peer_id" in params or b"peerId" not in params else b"peerId"
+    value = unescape(params.get(name, b""))
+    if len(value) == 20:
+        return value
+    text = name.decode()
+    raise ClientError(
+        f"{text} must be 20 bytes, not {len(value)}" if value else f"{text} is missing", parameter=text
+    )
+
+
+def _read_port(params: Params) -> int:
+    value = params.get(b"port")
+    if not value:
+        raise ClientError("port is missing", parameter="port")
+    if value.isdigit() and len(value) <= 5 and 0 < (port := int(value)) <= 65535:
+        return port
+    raise ClientError("port must be a number from 1 to 65535", parameter="port")
+
+
+def _read_event(params: Params, dialect: Dialect) -> Event:
+    value = params.get(b"event", b"")
+    event = _EVENTS[dialect].get(value)
+    if event is not None:
+        return event
+    if not value:
+        raise ClientError("event is missing", parameter="event")
+    known = [name.decode() for name, event in _EVENTS[dialect].items() if name.decode() == event and event]
+    raise ClientError(f"event must be one of {', '.join(known)}", parameter="event")
+
+
+# --------------------------------------------------------------------------------- the request, client's side
+
+
+def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
+    """Return the query string (without `?`) that says this in the dialect."""
+    peer_id = quote_from_bytes(request.peer_id, safe="")
+    if dialect == "microtorr":
+        # The spellings and the order of the original, which its own tracker needs.
+        ip = f"&ip={quote_from_bytes(request.ip.encode(), safe=':')}" if request.ip else ""
+        return (
+            f"peerId={peer_id}&swarmId={request.swarm_id.hex()}{ip}&port={request.port}&event={request.event}"
+        )
+    words = [
+        f"info_hash={quote_from_bytes(request.swarm_id, safe='')}",
+        f"peer_id={peer_id}",
+        f"port={request.port}",
+        f"uploaded={request.uploaded}",
+        f"downloaded={request.downloaded}",
+    ]
+    if request.left is not None:
+        words.append(f"left={request.left}")
+    words.append(f"compact={int(request.compact)}")
+    if request.event:
+        words.append(f"event={request.event}")
+    if request.numwant is not None:
+        words.append(f"numwant={request.numwant}")
+    if request.no_peer_id:
+        words.append("no_peer_id=1")
+    if request.key:
+        words.append(f"key={quote_from_bytes(request.key.encode('latin-1', 'replace'), safe='')}")
+    if request.tracker_id:
+        words.append(f"trackerid={quote_from_bytes(request.tracker_id, safe='')}")
+    if request.ip:
+        words.append(f"ip={quote_from_bytes(request.ip.encode(), safe=':')}")
+    return "&".join(words)
+
+
+# ---------------------------------------------------------------------------------- the reply, tracker's side
+
+
+def encode_compact_reply(
+    *, interval: int, min_interval: int, complete: int, incomplete: int, peers: bytes, peers6: bytes
+) -> bytes:
+    """Return a bencoded reply with compact peers (BEP 23); `peers6` (BEP 7) is there only when not empty."""
+    head = b"d8:completei%de10:incompletei%de8:intervali%de12:min intervali%de5:peers%d:%b" % (
+        complete,
+        incomplete,
+        interval,
+        min_interval,
+        len(peers),
+        peers,
+    )
+    return b"%b6:peers6%d:%be" % (head, len(peers6), peers6) if peers6 else head + b"e"
+
+
+def encode_list_reply(
+    *,
+    interval: int,
+    min_interval: int,
+    complete: int,
+    incomplete: int,
+    peers: Iterable[tuple[bytes | None, str, int]],
+) -> bytes:
+    """Return a bencoded reply with a list of dictionaries (BEP 3): peer id (None: left out), host, port."""
+    items = []
+    for peer_id, host, port in peers:
+        named = b"" if peer_id is None else b"7:peer id%d:%b" % (len(peer_id), peer_id)
+        items.append(b"d2:ip%d:%b%b4:porti%dee" % (len(host), host.encode("ascii"), named, port))
+    return b"d8:completei%de10:incompletei%de8:intervali%de12:min intervali%de5:peersl%bee" % (
+        complete,
+        incomplete,
+        interval,
+        min_interval,
+        b"".join(items),
+    )
+
+
+def encode_json_reply(swarm_id: bytes, peers: Iterable[tuple[bytes, str, int]]) -> bytes:
+    """Return the JSON reply of the MicroTorr dialect, byte for byte as the Go program's tracker writes it.
+
+    `peers` are peer id, host, port; of two with the same id the later one is told. Keys are sorted.
+    """
+    by_id = {peer_id: (host, port) for peer_id, host, port in peers}
+    items = []
+    for peer_id, (host, port) in sorted(by_id.items()):
+        name = _go_string(peer_id)
+        items.append(f'{name}:{{"Ip":"{host}","Port":{port},"Id":{name}}}')
+    return f'{{"IdHash":"{swarm_id.hex()}","Peers":{{{",".join(items)}}}}}'.encode()
+
+
+def encode_failure(reason: str, dialect: Dialect) -> bytes:
+    """Return a failure reason in the dialect."""
+    if dialect == "microtorr":
+        return json.dumps({"failure reason": reason}).encode()
+    raw = reason.encode()
+    return b"d14:failure reason%d:%be" % (len(raw), raw)
+
+
+# What encoding/json of Go writes differently from the character itself. The lone surrogates stand for bytes
+# that are not utf-8.
+_GO_ESCAPED = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\udc80-\udcff]')
+_GO_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+
+
+def _go_string(raw: bytes) -> str:
+    return f'"{_GO_ESCAPED.sub(_go_escape, raw.decode("utf-8", "surrogateescape"))}"'
+
+
+def _go_escape(match: re.Match[str]) -> str:
+    character = match[0]
+    if "\udc80" <= character <= "\udcff":
+        return "\\ufffd"
+    return _GO_SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+# ----------------------------------------------------------------------------------- the reply, client's side
+
+
+def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200) -> AnnounceReply:
+    """Read what a tracker answered to an announce in this dialect, with this HTTP status.
+
+    Raises TrackerError with a short reason, and PeerForgotten where the tracker wants `started` again. The
+    form is told by the first byte, since some trackers answer in the other dialect when they refuse.
+    """
+    if len(raw) > MAX_REPLY_BYTES:
+        raise TrackerError(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
+    text = raw.strip()
+    if dialect == "microtorr" and status == 200 and text in (b"", GOODBYE):
+        return AnnounceReply()
+    fields = read_fields(text, status)
+    if text[:1] == b"{":
+        return AnnounceReply(peers=_json_peers(fields))
+    return AnnounceReply(
+        interval=_interval(fields.get("interval")),
+        min_interval=_interval(fields.get("min interval")),
+        complete=_count(fields.get("complete")),
+        incomplete=_count(fields.get("incomplete")),
+        peers=_bencoded_peers(fields),
+        warning=_for_people(fields.get("warning message", "")),
+        tracker_id=_tracker_id(fields.get("tracker id")),
+        external_ip=_external_ip(fields.get("external ip")),
+    )
+
+
+def read_fields(text: bytes, status: int) -> dict[str, Any]:
+    """Return the dictionary that a tracker's reply (stripped of white space) is; raises TrackerError.
+
+    A failure reason is raised, and so is any status but 200.
+    """
+    if text[:1] == b"d":
+        fields = _from_bencoding(text)
+    elif text[:1] == b"{":
+        fields = _from_json(text)
+    else:
+        raise _no_reply(text, status)
+    if "failure reason" in fields:
+        raise _refusal(_for_people(fields["failure reason"]), _retry_s(fields.get("retry in")))
+    if status != 200:
+        raise TrackerError(f"HTTP status {status}")
+    return fields
+
+
+def _from_bencoding(text: bytes) -> dict[str, Any]:
+    try:
+        value = bencode.decode(text, max_depth=8, max_items=_MOST_ITEMS)
+    except bencode.BencodeError as error:
+        raise TrackerError(f"the reply is not bencoded: {error}") from error
+    assert isinstance(value, dict)  # it began with d
+    return {key.decode("latin-1"): item for key, item in value.items()}
+
+
+def _from_json(text: bytes) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], json.loads(text))  # it began with {
+    except (ValueError, RecursionError) as error:
+        raise TrackerError("the reply is not JSON") from error
+
+
+def _no_reply(text: bytes, status: int) -> TrackerError:
+    """Name what came instead of a reply."""
+    plain = _for_people(text[:1000])
+    if status != 200:
+        brief = bool(plain) and len(text) <= _LONGEST_REASON and "<" not in plain
+        return _refusal(plain, None) if brief else TrackerError(f"HTTP status {status}")
+    if not text:
+        return TrackerError("the reply is empty")
+    what = "a web page" if text[:1] == b"<" else "neither bencoding nor JSON"
+    return TrackerError(f"the reply is {what}")
+
+
+def _refusal(reason: str, retry_s: float | None) -> TrackerError:
+    if reason == NOT_IN_SWARM:
+        return PeerForgotten(reason)
+    return TrackerError(reason or "refused without a reason", retry_s=retry_s)
+
+
+def _retry_s(value: object) -> float | None:
+    """BEP 31: minutes, or `never`, which we take for the longest silence that we keep."""
+    if value == b"never":
+        return _LONGEST_INTERVAL_S
+    minutes = value.decode("latin-1") if isinstance(value, bytes) else value
+    if isinstance(minutes, str) and minutes.isascii() and minutes.isdigit() and len(minutes) <= 6:
+        minutes = int(minutes)
+    return min(minutes * 60, _LONGEST_INTERVAL_S) if isinstance(minutes, int) and minutes > 0 else None
+
+
+def _for_people(value: object) -> str:
+    """Return the tracker's words on one line, short, and without anything that steers a terminal."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)[:_LONGEST_REASON]
+    return " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON]).split())
+
+
+def _interval(value: object) -> int | None:
+    return min(value, _LONGEST_INTERVAL_S) if isinstance(value, int) and value > 0 else None
+
+
+def _count(value: object) -> int | None:
+    return min(value, 2**31) if isinstance(value, int) and value >= 0 else None
+
+
+def _tracker_id(value: object) -> bytes:
+    return value if isinstance(value, bytes) and len(value) <= 256 else b""
+
+
+def _external_ip(value: object) -> str:
+    return compact.host_text(value) if isinstance(value, bytes) and len(value) in (4, 16) else ""
+
+
+def _bencoded_peers(fields: dict[str, Any]) -> tuple[tuple[str, int, bytes | None], ...]:
+    peers: list[tuple[str, int, bytes | None]] = []
+    listed = fields.get("peers")
+    if isinstance(listed, bytes):
+        found = compact.unpack_many(listed, compact.ENTRY_BYTES, MAX_REPLY_PEERS)
+        peers.extend((host, port, None) for host, port in found)
+    elif isinstance(listed, list):
+        for item in listed[:MAX_REPLY_PEERS]:
+            if isinstance(item, dict):
+                _add_peer(peers, item.get(b"ip"), item.get(b"port"), item.get(b"peer id"))
+    listed6 = fields.get("peers6")
+    if isinstance(listed6, bytes):
+        room = MAX_REPLY_PEERS - len(peers)
+        found = compact.unpack_many(listed6, compact.ENTRY6_BYTES, room)
+        peers.extend((host, port, None) for host, port in found)
+    return tuple(peers)
+
+
+def _json_peers(fields: dict[str, Any]) -> tuple[tuple[str, int, bytes | None], ...]:
+    listed = fields.get("Peers")
+    if not isinstance(listed, dict):
+        raise TrackerError("the reply has no Peers")
+    peers: list[tuple[str, int, bytes | None]] = []
+    for item in islice(listed.values(), MAX_REPLY_PEERS):
+        if isinstance(item, dict):
+            _add_peer(peers, item.get("Ip"), item.get("Port"), item.get("Id"))
+    return tuple(peers)
+
+
+def _add_peer(
+    peers: list[tuple[str, int, bytes | None]], host: object, port: object, peer_id: object
+) -> None:
+    """Append a peer that can be dialled; names are never looked up, so peers known by one are left out."""
+    text = host.decode("latin-1") if isinstance(host, bytes) else host
+    name = peer_id.encode("utf-8", "replace") if isinstance(peer_id, str) else peer_id
+    if isinstance(text, str) and isinstance(port, int) and 0 < port <= 65535:
+        packed = compact.read_host(text)
+        if packed is not None:
+            known = name if isinstance(name, bytes) and len(name) == 20 else None
+            peers.append((compact.host_text(packed), port, known))

@@ -1,0 +1,70 @@
+"""Addresses in few bytes: compact peers (BEP 23 for IPv4, BEP 7 for IPv6), and what counts as an address.
+
+An entry is the address in network order, 4 or 16 bytes, and the port in 2. Hosts are numeric everywhere in
+the house, in their canonical text: a name is never looked up, and an IPv4 address that came mapped into IPv6
+(`::ffff:…`, as dual-stack sockets show it) is the IPv4 address. Everything here is attacker-controlled;
+`read_host` is the door.
+"""
+
+from __future__ import annotations
+
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+#: Bytes of an entry: 4 + 2 and 16 + 2.
+ENTRY_BYTES = 6
+ENTRY6_BYTES = 18
+
+#: The longest text that can be an address (an IPv4 one mapped into IPv6, spelled out).
+_LONGEST_HOST = 45
+
+
+def read_host(text: str) -> bytes | None:
+    """Return the 4 or 16 bytes of a numeric address that a peer can have; None for anything else.
+
+    Names, scoped addresses (`fe80::1%eth0`, which mean something on one host only), the unspecified address,
+    multicast and broadcast are no peer's address.
+    """
+    if len(text) > _LONGEST_HOST:
+        return None
+    try:
+        if ":" not in text:
+            return _usable(IPv4Address(text))
+        address = IPv6Address(text)
+    except AddressValueError:
+        return None
+    return None if address.scope_id is not None else _usable(address.ipv4_mapped or address)
+
+
+def _usable(address: IPv4Address | IPv6Address) -> bytes | None:
+    if address.is_unspecified or address.is_multicast or address.packed == b"\xff\xff\xff\xff":
+        return None
+    return address.packed
+
+
+def host_text(packed: bytes) -> str:
+    """Spell the 4 or 16 bytes of an address."""
+    if len(packed) == 4:
+        a, b, c, d = packed
+        return f"{a}.{b}.{c}.{d}"
+    address = IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
+
+
+def pack(packed_host: bytes, port: int) -> bytes:
+    """Return the entry of an address (4 or 16 bytes) and a port: 6 or 18 bytes."""
+    return packed_host + port.to_bytes(2, "big")
+
+
+def unpack(entry: bytes) -> tuple[str, int]:
+    """Return the host and the port of an entry of 6 or 18 bytes."""
+    return host_text(entry[:-2]), (entry[-2] << 8) | entry[-1]
+
+
+def unpack_many(raw: bytes, entry_bytes: int, limit: int) -> list[tuple[str, int]]:
+    """Return the usable addresses of at most `limit` entries; a fragment at the end is left out.
+
+    Entries that cannot be a peer's (port 0, unspecified or multicast addresses) are left out as well.
+    """
+    end = min(len(raw) // entry_bytes, limit) * entry_bytes
+    found = (unpack(raw[at : at + entry_bytes]) for at in range(0, end, entry_bytes))
+    return [(host, port) for host, port in found if port and read_host(host) is not None]
