@@ -1,0 +1,78 @@
+"""The hygiene of conftest.py catches what it is there for, tried in a pytest of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+LEAVERS = {
+    "greenlet": """
+        import gevent
+        from gevent.event import Event
+        def test_it():
+            gevent.spawn(Event().wait)
+            gevent.sleep(0)
+    """,
+    "descriptor": """
+        import socket
+        kept = []
+        def test_it():
+            kept.append(socket.socket())
+    """,
+    "threads": """
+        from gevent.threadpool import ThreadPool
+        kept = []
+        def test_it():
+            kept.append(ThreadPool(1))
+            kept[0].apply(len, ("x",))
+    """,
+    "stood still": """
+        from gevent import monkey
+        def test_it(hub_watch):
+            monkey.get_original("time", "sleep")(0.4)
+    """,
+}
+
+TIDY = """
+    import gevent, socket, threading
+    from gevent.threadpool import ThreadPool
+    def test_one_that_ends_what_it_began(hub_watch, crew):
+        crew.spawn("forever", gevent.event.Event().wait)
+        thread = threading.Thread(target=gevent.sleep, args=(0.01,))
+        thread.start()
+        pool = ThreadPool(2)
+        pool.apply(len, ("x",))
+        pool.kill()
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+        socket.getaddrinfo("localhost", 80)
+        thread.join()
+"""
+
+
+def run(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+    conftest = (ROOT / "tests/conftest.py").read_text().replace("SETTLE_S = 2.0", "SETTLE_S = 0.1")
+    (tmp_path / "conftest.py").write_text(conftest)
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(body))
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    return subprocess.run(
+        [*command, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+
+
+@pytest.mark.parametrize("kind", LEAVERS)
+def test_what_a_test_leaves_behind_fails_it(tmp_path: Path, kind: str) -> None:
+    result = run(tmp_path, LEAVERS[kind])
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert kind in result.stdout
+
+
+def test_a_tidy_test_passes(tmp_path: Path) -> None:
+    result = run(tmp_path, TIDY)
+    assert result.returncode == 0, result.stdout + result.stderr
