@@ -154,6 +154,15 @@ class PieceCorrupt(NamedTuple):
     digests: Sequence[bytes]  # of each of its blocks, to find the culprit when the good piece is there
 
 
+class RecheckWanted(NamedTuple):
+    """These pieces may not be what they were: check them before anything is fetched or served.
+
+    Of a torrent that is stopped or failed it is remembered until it runs.
+    """
+
+    pieces: Sequence[int]
+
+
 class StorageFailed(NamedTuple):
     """A disk job failed: the torrent is parked with a named cause. `piece` where the job was a `Store`."""
 
@@ -183,6 +192,10 @@ class MemoryFreed(NamedTuple):
     """Piece memory that was short is there again: fetching may go on."""
 
 
+class MemoryWanted(NamedTuple):
+    """Another torrent waits for piece memory: give back what lies in pieces that have no source."""
+
+
 class SettingsChanged(NamedTuple):
     """Run-time choices of this torrent changed."""
 
@@ -206,8 +219,10 @@ Fact = (
     | StorageFailed
     | StorageRecovered
     | PiecesChecked
+    | RecheckWanted
     | ContentConfirmed
     | MemoryFreed
+    | MemoryWanted
     | SettingsChanged
 )
 
@@ -223,10 +238,14 @@ class Fetch(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Take these slots back from the peer; send it a cancel for each. Blocks that come all the same are waste."""
+    """Take these slots back from the peer; send it a cancel for each. Blocks that come all the same are waste.
+
+    After it nothing is written to these slots by that peer's wire: their memory may be given away next.
+    """
 
     peer: int
     slots: Sequence[Slot]
+    cancel: bool = True  # False: the peer has forgotten these requests anyway (it choked us)
 
 
 class Serve(NamedTuple):
