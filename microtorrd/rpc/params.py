@@ -1,0 +1,114 @@
+"""What the methods take: a struct a method, with types, defaults, bounds and a sentence for each parameter.
+
+This is the only description of the parameters: decoding, error messages and the OpenRPC document come from
+it. Paths are absolute because the daemon has no idea where its caller stands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+MAX_IDS = 10_000
+
+Id = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=1024,
+        description="A torrent: its name, a prefix of an id (4 hexadecimal digits or more), or `all`.",
+    ),
+]
+Ids = Annotated[list[Id], Meta(max_length=MAX_IDS)]
+Words = Annotated[list[str], Meta(max_length=100)]
+Path = Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=4096)]
+Rate = Annotated[int, Meta(ge=0, le=1 << 50)]
+NewRate = Annotated[
+    Rate | None, Meta(extra_json_schema={"$comment": "bytes a second; 0: none; null: as it is"})
+]
+Count = Annotated[int, Meta(ge=0, le=100_000)]
+
+
+class NoParams(Struct, kw_only=True, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class Add(Struct, kw_only=True, forbid_unknown_fields=True):
+    """A torrent to add."""
+
+    metainfo: Annotated[
+        bytes, Meta(min_length=1, description="The content of the .mtorrent or .torrent file.")
+    ]
+    save_to: Annotated[
+        Path | None, Meta(description="The directory to save in; the daemon's own default if null.")
+    ] = None
+    seed_path: Annotated[
+        Path | None,
+        Meta(description="The file or directory that is there already: it is checked, then seeded."),
+    ] = None
+    paused: Annotated[bool, Meta(description="Add it without starting it.")] = False
+    wait_seeders: Annotated[
+        Count, Meta(description="Ask for no data before this many seeders are there.")
+    ] = 0
+    wait_leechers: Annotated[
+        Count, Meta(description="Ask for no data before this many leechers are there, ourselves included.")
+    ] = 0
+    down: Annotated[Rate, Meta(description="Download limit in bytes a second; 0: none.")] = 0
+    up: Annotated[Rate, Meta(description="Upload limit in bytes a second; 0: none.")] = 0
+    label: Annotated[str, Meta(max_length=200, description="A word of the operator's own.")] = ""
+    sequential: Annotated[bool, Meta(description="Fetch the pieces in their order.")] = False
+    seed_after_download: Annotated[
+        bool | None, Meta(description="Seed when it is whole, or stop; null: as the daemon is configured.")
+    ] = None
+
+
+class ListTorrents(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which torrents, and what of them."""
+
+    ids: Annotated[Ids | None, Meta(description="Only these; null: all.")] = None
+    fields: Annotated[Words | None, Meta(description="Only these; null: all.")] = None
+
+
+class One(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The torrent that is meant."""
+
+    id: Id
+
+
+class Remove(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The torrent to forget."""
+
+    id: Id
+    data: Annotated[bool, Meta(description="Delete its files too.")] = False
+
+
+class Move(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The torrent to move, and where to."""
+
+    id: Id
+    save_to: Annotated[Path, Meta(description="The directory to save in from now on.")]
+
+
+class TorrentLimit(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Limits of one torrent."""
+
+    id: Id
+    down: Annotated[NewRate, Meta(description="Download limit.")] = None
+    up: Annotated[NewRate, Meta(description="Upload limit.")] = None
+
+
+class SessionLimit(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Limits of the whole daemon."""
+
+    down: Annotated[NewRate, Meta(description="Download limit.")] = None
+    up: Annotated[NewRate, Meta(description="Upload limit.")] = None
+
+
+class Subscribe(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Which notes to stream."""
+
+    kinds: Annotated[
+        Words | None, Meta(description="Only notes of these kinds; null: all but the quiet ones.")
+    ] = None
+    ids: Annotated[Ids | None, Meta(description="Only notes of these torrents; null: all.")] = None

@@ -1,0 +1,201 @@
+"""What the methods answer, as types: the source of the result schemas in the OpenRPC document.
+
+The values themselves are plain dictionaries that the session makes; a test holds them against these types.
+Sizes are bytes, rates bytes a second, times RFC 3339, ids lower-case hexadecimal text.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypedDict
+
+from msgspec import Meta
+
+State = Literal["stopped", "checking", "resolving", "waiting", "downloading", "seeding", "failed"]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+
+class Failure(TypedDict):
+    """Why a torrent is parked in the state `failed`."""
+
+    cause: Annotated[str, Meta(description="no_space, not_found, not_permitted, read_only, missing_root, …")]
+    path: str
+    message: str
+
+
+class Torrent(TypedDict):
+    """One torrent, as lists show it."""
+
+    name: str
+    info_hash: Annotated[str, Meta(description="40 hexadecimal digits")]
+    id_hash: Annotated[
+        str | None, Meta(description="SHA-1 of the whole content; null where the file has none")
+    ]
+    state: State
+    progress: Share
+    size_bytes: int
+    done_bytes: int
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    peers: int
+    seeders: int
+    eta_s: Annotated[float | None, Meta(description="null: not downloading, or no end in sight")]
+    save_to: str
+    label: str
+    error: Failure | None
+    added_at: str
+    uploaded_bytes: int
+    downloaded_bytes: int
+    ratio: float | None
+    piece_length: int
+    piece_count: int
+    completed_at: str | None
+    checked: Annotated[Share | None, Meta(description="how far a running check is; null: none runs")]
+
+
+#: The names that `torrent.list` takes in `fields`.
+TORRENT_FIELDS: tuple[str, ...] = tuple(Torrent.__annotations__)
+
+
+class Torrents(TypedDict):
+    """The torrents that the call was about, as they are now."""
+
+    torrents: list[Torrent]
+
+
+class Settings(TypedDict):
+    """Run-time choices of one torrent; limits in bytes a second, 0: none."""
+
+    wait_seeders: int
+    wait_leechers: int
+    sequential: bool
+    seed_after_download: bool
+    down: int
+    up: int
+
+
+class TorrentDetails(Torrent):
+    """Everything known of one torrent: its row, and more beside."""
+
+    private: bool
+    comment: str
+    created_by: str
+    creation_date: str | None
+    dialect: Literal["microtorr", "bittorrent", "original"]
+    file_count: int
+    content_path: Annotated[str, Meta(description="where its file or directory lies")]
+    pieces_done: int
+    leechers: int
+    wasted_bytes: Annotated[int, Meta(description="received although nobody asked, or twice")]
+    corrupt_pieces: int
+    settings: Settings
+    trackers: list[Tracker]
+
+
+class SomeTorrents(TypedDict):
+    """Rows of torrents, with the fields that were asked for."""
+
+    torrents: list[dict[str, Any]]
+
+
+class Peer(TypedDict):
+    """One connection. `am_*` is what we do to the peer, `peer_*` what it does to us."""
+
+    host: str
+    port: Annotated[int | None, Meta(description="where it listens, if known")]
+    peer_id: Annotated[str, Meta(description="40 hexadecimal digits")]
+    client: str
+    incoming: bool
+    progress: Share
+    is_seeder: bool
+    am_choking: bool
+    am_interested: bool
+    peer_choking: bool
+    peer_interested: bool
+    optimistic: bool
+    snubbed: bool
+    down_bytes: int
+    up_bytes: int
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    requests_out: Annotated[int, Meta(description="blocks asked for and not yet received")]
+
+
+class Peers(TypedDict):
+    """The connected peers of one torrent."""
+
+    peers: list[Peer]
+
+
+class File(TypedDict):
+    """One file of a torrent."""
+
+    path: Annotated[str, Meta(description="relative to the directory where the torrent is saved")]
+    size_bytes: int
+    done_bytes: int
+    progress: Share
+
+
+class Files(TypedDict):
+    """The files of one torrent, in their order."""
+
+    files: list[File]
+
+
+class Tracker(TypedDict):
+    """One tracker of a torrent and how it answered last."""
+
+    url: str
+    tier: int
+    dialect: str
+    state: str
+    last_announce_at: str | None
+    next_announce_at: str | None
+    interval_s: float | None
+    peers_received: int | None
+    seeders: int | None
+    leechers: int | None
+    message: str | None
+
+
+class Trackers(TypedDict):
+    """The trackers of one torrent."""
+
+    trackers: list[Tracker]
+
+
+class Limits(TypedDict):
+    """Limits in bytes a second; 0: none."""
+
+    down: int
+    up: int
+
+
+class Stats(TypedDict):
+    """Figures of the whole daemon: torrents by state, rates, totals, port, memory."""
+
+
+class Version(TypedDict):
+    """Which daemon answers."""
+
+    version: str
+
+
+class Pong(TypedDict):
+    """A sign of life."""
+
+    pong: bool
+    version: str
+
+
+class Done(TypedDict):
+    """The work has begun."""
+
+    ok: bool
+
+
+class Subscribed(TypedDict):
+    """From now on notifications named `event` come on this connection, beside answers to further calls."""
+
+    subscribed: bool
+    kinds: Annotated[list[str] | None, Meta(description="null: all but the quiet ones")]
+    info_hashes: Annotated[list[str] | None, Meta(description="null: all torrents and the daemon itself")]
