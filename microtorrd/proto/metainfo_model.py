@@ -81,6 +81,8 @@ class Metainfo:
 
 def check_shape(length: int, piece_length: int, *, key: str) -> Geometry:
     """The geometry, if it is one that we can handle. InvalidMetainfo naming `key`, the piece length's."""
+    if piece_length < 1:
+        raise invalid(key, f"{piece_length} is not a positive number")
     geometry = Geometry(length, piece_length)
     if geometry.piece_count > MAX_PIECES:
         raise invalid(
