@@ -1,0 +1,79 @@
+"""The program `microtorrd`. Its first act makes the standard library wait politely, for all that follows."""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+import gevent
+
+from microtorrd import __version__, config
+from microtorrd.errors import ConfigError
+from microtorrd.invocation import MISCONFIGURED, OK, Invocation
+
+DESCRIPTION = "A daemon that shares files peer to peer. It stays in the foreground; mtorrctl talks to it."
+
+EPILOG = """\
+SIGTERM and SIGINT stop it within seconds, a second one at once; SIGHUP reloads the configuration.
+exit codes: 0 stopped, 1 failed, 2 usage, 75 another daemon holds the state directory, 78 bad configuration
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the daemon; the exit code."""
+    options = parser().parse_args(arguments)
+    overrides = list(options.set)
+    if options.log_level is not None:
+        overrides.append(f"daemon.log_level={options.log_level}")
+    if options.log_format is not None:
+        overrides.append(f"daemon.log_format={options.log_format}")
+    invocation = Invocation(options.config, tuple(overrides))
+    try:
+        settings = invocation.load()
+    except ConfigError as error:
+        print(f"microtorrd: {error}", file=sys.stderr)
+        return MISCONFIGURED
+    if options.check_config:
+        file = invocation.config_file()
+        print(f"{file}: ok" if file else "ok (no configuration file: defaults)")
+        return OK
+    # Where each greenlet was started, kept for as long as it lives, is memory that nobody reads.
+    gevent.config.track_greenlet_tree = False
+    from microtorrd.daemon import Daemon  # all the rooms: not for --help and --check-config
+
+    return Daemon(settings, invocation).run()
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="microtorrd",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # else a new option could change what an old script means
+    )
+    parser.add_argument("--config", metavar="FILE", help="read this file instead of the usual one")
+    parser.add_argument(
+        "--check-config", action="store_true", help="say whether the configuration is right, and end"
+    )
+    parser.add_argument("--log-level", choices=config.RECORDS["daemon.log_level"].choices)
+    parser.add_argument("--log-format", choices=config.RECORDS["daemon.log_format"].choices)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one setting, outweighing file and environment; may be repeated",
+    )
+    parser.add_argument("--version", action="version", version=f"microtorrd {__version__}")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
