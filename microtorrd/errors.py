@@ -92,6 +92,14 @@ class TrackerError(MicrotorrError):
         self.retry_s = retry_s
 
 
+class TrackerUnreachable(TrackerError):
+    """Nothing came back from a remote tracker: no name, no route, no connection, no answer in time."""
+
+
+class DialectRefused(TrackerError):
+    """A remote tracker answered, but not in the dialect that it was spoken to: it does not know it."""
+
+
 class PeerForgotten(TrackerError):
     """A remote tracker does not know us (any more): it was restarted, or we were silent for too long.
 
@@ -103,7 +111,8 @@ class StorageError(MicrotorrError):
     """Our disk's: the torrent concerned is parked in a failed state named by `cause`.
 
     `cause` is one of `no_space`, `not_found`, `not_permitted`, `read_only`, `missing_root` (the save directory
-    or its mount is gone), `changed` (a file is not what we left), `id_hash_mismatch`, `io_error`.
+    or its mount is gone), `changed` (a file is not what we left), `id_hash_mismatch`, `corrupt` (the state
+    database is damaged), `io_error`.
     """
 
     CAUSES = {
