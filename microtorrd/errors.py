@@ -111,8 +111,8 @@ class StorageError(MicrotorrError):
     """Our disk's: the torrent concerned is parked in a failed state named by `cause`.
 
     `cause` is one of `no_space`, `not_found`, `not_permitted`, `read_only`, `missing_root` (the save directory
-    or its mount is gone), `changed` (a file is not what we left), `id_hash_mismatch`, `corrupt` (the state
-    database is damaged), `io_error`.
+    or its mount is gone), `changed` (a file is not what we left), `mismatch` (data that was brought along is
+    not the torrent's), `id_hash_mismatch`, `corrupt` (the state database is damaged), `io_error`.
     """
 
     CAUSES = {

@@ -1,0 +1,144 @@
+"""What a torrent's files look like on disk before the first piece and after the last: made, sized, removed.
+
+Called by `FileSet` with the descriptor of its root; the rules are those of `files.py`. Each path that is made
+is noted in `made` as the directory whose entries changed, so that a later sync makes the names durable too.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from stat import S_ISREG
+from typing import Protocol
+
+from microtorrd.disk import syscalls
+from microtorrd.disk.space import FreeSpaceFloor, require_space
+from microtorrd.disk.tree import Parts, Walker, open_file
+from microtorrd.errors import StorageError
+
+
+class Files(Protocol):
+    """The part of a `FileSet` that is needed here."""
+
+    root: str
+    paths: tuple[Parts, ...]
+    lengths: tuple[int, ...]
+    floor: FreeSpaceFloor | None
+
+    def path_of(self, number: int) -> str: ...
+    def failed(self, error: OSError, number: int | None = None) -> StorageError: ...
+
+
+def create(
+    files: Files,
+    root: int,
+    preallocate: str,
+    *,
+    made: set[Parts],
+) -> None:
+    """Make and size what is missing. A size that a crash takes back is no loss: this is called again."""
+    with Walker(root) as walker:
+        present = [_examine(files, walker, number) for number in range(len(files.paths))]
+    if preallocate == "full":
+        needed = sum(
+            max(0, length - (found.st_blocks * 512 if found else 0))
+            for length, found in zip(files.lengths, present, strict=True)
+            if found is None or found.st_size < length
+        )
+        require_space(root, needed, files.root, files.floor)
+
+    def note(parts: Parts) -> None:
+        made.add(parts[:-1])
+
+    with Walker(root, on_made=note) as walker:
+        for number, (path, length, found) in enumerate(zip(files.paths, files.lengths, present, strict=True)):
+            if found and (preallocate == "none" or found.st_size == length):
+                continue
+            try:
+                within = walker.enter(path[:-1])
+                fd = open_file(path[-1], os.O_RDWR | (0 if found else os.O_CREAT | os.O_EXCL), within=within)
+                if not found:
+                    made.add(path[:-1])
+                try:
+                    _size(fd, length, preallocate)
+                finally:
+                    os.close(fd)
+            except OSError as error:
+                raise files.failed(error, number) from None
+
+
+def sync_directories(files: Files, root: int, made: set[Parts]) -> None:
+    """Make the names in these directories durable, and take each out of the set."""
+    with Walker(root) as walker:
+        while made:
+            parts = made.pop()
+            try:
+                os.fsync(walker.enter(parts))
+            except OSError as error:
+                made.add(parts)
+                raise StorageError.from_os(error, os.path.join(files.root, *parts)) from None
+
+
+def delete(files: Files, root: int) -> None:
+    """Remove the regular files, then the directories that are empty, the deepest first."""
+    with Walker(root) as walker:
+        for number, path in enumerate(files.paths):
+            try:
+                within = walker.enter(path[:-1])
+                if S_ISREG(os.stat(path[-1], dir_fd=within, follow_symlinks=False).st_mode):
+                    os.unlink(path[-1], dir_fd=within)
+            except OSError as error:
+                if not _nothing_of_ours(error):
+                    raise files.failed(error, number) from None
+        for parts in _directories(files.paths):
+            try:
+                os.rmdir(parts[-1], dir_fd=walker.enter(parts[:-1]))
+            except OSError as error:
+                if not _nothing_of_ours(error) and error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise StorageError.from_os(error, os.path.join(files.root, *parts)) from None
+    os.fsync(root)
+
+
+def _examine(files: Files, walker: Walker, number: int) -> os.stat_result | None:
+    """What has the file's name; None for nothing. Raises `changed` where it is not a file of ours."""
+    path = files.paths[number]
+    try:
+        found = os.stat(path[-1], dir_fd=walker.enter(path[:-1]), follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.failed(error, number) from None
+    where = files.path_of(number)
+    if not S_ISREG(found.st_mode):
+        raise StorageError(f"{where}: is there, but not a regular file", path=where, cause="changed")
+    if found.st_size > files.lengths[number]:
+        raise StorageError(
+            f"{where}: has {found.st_size} bytes, more than the {files.lengths[number]} of the torrent",
+            path=where,
+            cause="changed",
+        )
+    return found
+
+
+def _size(fd: int, length: int, preallocate: str) -> None:
+    if preallocate == "none" or not length:
+        return
+    if preallocate == "full":
+        try:
+            syscalls.allocate(fd, length)
+        except OSError as error:
+            if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL):
+                raise
+        else:
+            return
+    os.ftruncate(fd, length)
+
+
+def _directories(paths: Sequence[Parts]) -> list[Parts]:
+    found = {path[:depth] for path in paths for depth in range(1, len(path))}
+    return sorted(found, key=len, reverse=True)
+
+
+def _nothing_of_ours(error: OSError) -> bool:
+    return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)

@@ -1,0 +1,336 @@
+"""The state of all torrents in one SQLite database: what they are, what was chosen for them, what they have.
+
+Rules
+- Blocking, and for one thread at a time: the session gives it a lane of its own.
+- Two strengths of commit. What must survive a power cut (torrents, choices, durable bitfields) waits for the
+  disk; the journal (`record_written`, `record_totals`) survives the death of the process and costs no wait.
+- A durable bitfield is recorded only after the data it claims was synced (`jobs.sync`), with the figures that
+  the sync returned. What `trust.py` believes at the next start stands on this.
+- A piece that turns out bad is taken back (`retract`) before anything is written in its place.
+- A failed commit changes nothing and raises StorageError.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from microtorrd.disk import schema
+from microtorrd.errors import Duplicate, NotFound
+
+FileStat = tuple[int, int]  # size in bytes, mtime in ns
+
+Failure = tuple[str, str, str]  # cause, path, message of a StorageError
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentRecord:
+    """One torrent on record. What the bitfields and figures mean at start is told in `trust.py`."""
+
+    info_hash: bytes
+    name: str
+    length: int
+    piece_length: int
+    save_to: str
+    added_at: float  # seconds since 1970, as all times here
+    id_hash: bytes | None = None
+    disk_name: str | None = None  # the first part of every path on disk, where it is not `name`
+    label: str = ""
+    stopped: bool = False
+    completed_at: float | None = None
+    wait_seeders: int = 0
+    wait_leechers: int = 0
+    sequential: bool = False
+    seed_after_download: bool = True
+    seed_only: bool = False  # the operator brought the data along: never write to it
+    down_limit: int = 0  # bytes/s, 0 for none
+    up_limit: int = 0
+    down_total: int = 0  # payload bytes, ever
+    up_total: int = 0
+    confirmed: bool = False  # the whole content was once checked against `id_hash`
+    root_device: int | None = None  # of the filesystem that `save_to` was on
+    moving_to: str | None = None  # a move is under way (`move.py`)
+    failure: Failure | None = None
+    durable: bytes | None = None  # bitfield: synced to the disk
+    written: bytes | None = None  # bitfield: written, and perhaps not synced
+    boot_id: str = ""  # the boot of the machine in which it was last written to
+    file_stats: tuple[FileStat | None, ...] = ()
+    dirty: bool = False  # perhaps written to since `file_stats`
+    journal_at: float = 0.0
+    metainfo: bytes = b""  # as given; empty in what `load_summaries` returns: see `StateStore.metainfo`
+
+
+class Durable(NamedTuple):
+    """What is on the disk for certain: the bitfield, and the figures of the files that the sync returned."""
+
+    info_hash: bytes
+    bitfield: bytes
+    file_stats: Sequence[FileStat | None]
+    clean: bool = False  # and nothing was written since, or will be before `mark_dirty`
+
+
+def current_boot_id() -> str:
+    """Tells one boot of the machine from another."""
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return file.read().strip()
+
+
+class StateStore:
+    """The database at `path`, made where there is none. Raises StorageError, here and in every method."""
+
+    def __init__(
+        self, path: str, *, boot_id: str | None = None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.path = path
+        self.boot_id = current_boot_id() if boot_id is None else boot_id
+        self._clock = clock
+        self._connection = schema.open_database(path)
+        self._full: bool | None = None  # which strength of commit is set
+
+    # ---------------------------------------------------------------------------------------------- reading
+
+    def load_summaries(self) -> list[TorrentRecord]:
+        """All torrents without their metainfo, the first added first."""
+        with schema.errors_at(self.path):
+            rows = self._connection.execute(f"{_SELECT} ORDER BY added_at, info_hash")
+            return [_record(row) for row in rows]
+
+    def load(self, info_hash: bytes) -> TorrentRecord:
+        """One torrent, without its metainfo. NotFound where there is none."""
+        with schema.errors_at(self.path):
+            row = self._connection.execute(f"{_SELECT} WHERE info_hash = ?", (info_hash,)).fetchone()
+        if row is None:
+            raise _not_found(info_hash)
+        return _record(row)
+
+    def metainfo(self, info_hash: bytes) -> bytes:
+        """The metainfo file as it was given. NotFound where there is no such torrent."""
+        query = "SELECT raw FROM metainfo WHERE info_hash = ?"
+        with schema.errors_at(self.path):
+            row = self._connection.execute(query, (info_hash,)).fetchone()
+        if row is None:
+            raise _not_found(info_hash)
+        return bytes(row[0])
+
+    # ----------------------------------------------------------------------------- torrents and their choices
+
+    def add(self, record: TorrentRecord) -> None:
+        """A new torrent, with its metainfo. Duplicate where it is there."""
+        names = ", ".join(_COLUMNS)
+        marks = ", ".join("?" * len(_COLUMNS))
+        values = [_to_column(name, getattr(record, name)) for name in _COLUMNS]
+        with self._commit(full=True) as execute:
+            try:
+                execute(f"INSERT INTO torrents ({names}) VALUES ({marks})", values)
+            except sqlite3.IntegrityError:
+                raise Duplicate("the torrent is already here", info_hash=record.info_hash.hex()) from None
+            execute("INSERT INTO metainfo VALUES (?, ?)", (record.info_hash, record.metainfo))
+
+    def remove(self, info_hash: bytes) -> None:
+        """Forget the torrent. One that is not there is no error."""
+        with self._commit(full=True) as execute:
+            execute("DELETE FROM torrents WHERE info_hash = ?", (info_hash,))
+
+    def update_fields(self, info_hash: bytes, **changes: Any) -> None:
+        """Set fields of the record, all of them or none. NotFound where there is no such torrent."""
+        unknown = changes.keys() - set(_COLUMNS[1:])
+        if unknown:
+            raise TypeError(f"a torrent's record has no {', '.join(sorted(unknown))} to change")
+        if not changes:
+            return
+        marks = ", ".join(f"{name} = ?" for name in changes)
+        values = [_to_column(name, value) for name, value in changes.items()]
+        with self._commit(full=True) as execute:
+            if (
+                execute(f"UPDATE torrents SET {marks} WHERE info_hash = ?", (*values, info_hash)).rowcount
+                == 0
+            ):
+                raise _not_found(info_hash)
+
+    # ------------------------------------------------------------------------------------- what torrents have
+
+    def mark_dirty(self, info_hashes: Iterable[bytes]) -> None:
+        """Before the first write of a run: from now on the files may change by our hand.
+
+        To be called after what `trust.decide` wants re-checked was: claims of an earlier boot that are not
+        durable are given up here.
+        """
+        now = self._clock()
+        with self._commit(full=True) as execute:
+            for info_hash in info_hashes:
+                execute(
+                    "UPDATE torrents SET written = CASE WHEN dirty AND boot_id = ?1 THEN written END,"
+                    " dirty = 1, boot_id = ?1, journal_at = ?2 WHERE info_hash = ?3",
+                    (self.boot_id, now, info_hash),
+                )
+
+    def record_written(self, batch: Iterable[tuple[bytes, bytes]]) -> None:
+        """The journal of torrents that are written to: (info_hash, bitfield of all verified pieces)."""
+        now = self._clock()
+        with self._commit(full=False) as execute:
+            for info_hash, bitfield in batch:
+                execute(
+                    "UPDATE torrents SET written = ?, boot_id = ?, journal_at = ?, dirty = 1"
+                    " WHERE info_hash = ?",
+                    (bitfield, self.boot_id, now, info_hash),
+                )
+
+    def record_durable(
+        self,
+        info_hash: bytes,
+        bitfield: bytes,
+        file_stats: Sequence[FileStat | None],
+        *,
+        clean: bool = False,
+    ) -> None:
+        """After a sync: these pieces are on the disk. See `Durable`."""
+        self.record_all_durable((Durable(info_hash, bitfield, file_stats, clean),))
+
+    def record_all_durable(self, batch: Iterable[Durable]) -> None:
+        """The same for many torrents in one commit, as when the daemon stops."""
+        now = self._clock()
+        with self._commit(full=True) as execute:
+            for info_hash, bitfield, file_stats, clean in batch:
+                execute(
+                    "UPDATE torrents SET durable = ?1, file_stats = ?2, journal_at = ?3, boot_id = ?4,"
+                    " dirty = NOT ?5, written = CASE WHEN NOT ?5 AND boot_id = ?4 THEN written END"
+                    " WHERE info_hash = ?6",
+                    (bitfield, _pack_stats(file_stats), now, self.boot_id, clean, info_hash),
+                )
+
+    def retract(self, info_hash: bytes, bitfield: bytes) -> None:
+        """Claim at most these pieces from now on, durably: others were found bad or missing."""
+        with self._commit(full=True) as execute:
+            row = execute(
+                "SELECT durable, written FROM torrents WHERE info_hash = ?", (info_hash,)
+            ).fetchone()
+            if row is None:
+                raise _not_found(info_hash)
+            execute(
+                "UPDATE torrents SET durable = ?, written = ? WHERE info_hash = ?",
+                (_common(row[0], bitfield), _common(row[1], bitfield), info_hash),
+            )
+
+    def mark_clean(self, batch: Iterable[tuple[bytes, Sequence[FileStat | None]]]) -> None:
+        """(info_hash, figures of the files): nothing was written since the last durable bitfield, and nothing
+        will be before `mark_dirty`."""
+        with self._commit(full=True) as execute:
+            for info_hash, file_stats in batch:
+                execute(
+                    "UPDATE torrents SET dirty = 0, written = NULL, file_stats = ? WHERE info_hash = ?",
+                    (_pack_stats(file_stats), info_hash),
+                )
+
+    def record_totals(self, batch: Iterable[tuple[bytes, int, int]]) -> None:
+        """(info_hash, bytes ever received, bytes ever sent)."""
+        with self._commit(full=False) as execute:
+            for info_hash, down_total, up_total in batch:
+                execute(
+                    "UPDATE torrents SET down_total = ?, up_total = ? WHERE info_hash = ?",
+                    (down_total, up_total, info_hash),
+                )
+
+    def close(self) -> None:
+        """Bring the journal into the database and close it."""
+        with schema.errors_at(self.path):
+            try:
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                self._connection.close()
+
+    @contextmanager
+    def _commit(self, *, full: bool) -> Iterator[Callable[..., sqlite3.Cursor]]:
+        """One transaction; with `full` it waits until the disk has it, and all before it."""
+        connection = self._connection
+        with schema.errors_at(self.path):
+            if full != self._full:
+                connection.execute(f"PRAGMA synchronous = {'FULL' if full else 'NORMAL'}")
+                self._full = full
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection.execute
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite rolls back by itself on some errors, a full disk among them.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+
+_COLUMNS = tuple(column.name for column in fields(TorrentRecord) if column.name != "metainfo")
+_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
+
+#: Texts are kept as bytes, since paths and names need not be valid Unicode.
+_TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to"})
+_FLAGS = frozenset({"stopped", "sequential", "seed_after_download", "seed_only", "confirmed", "dirty"})
+
+
+def _to_column(name: str, value: Any) -> Any:
+    if value is None:
+        return None
+    if name in _TEXTS:
+        return value.encode("utf-8", "surrogatepass")
+    if name == "file_stats":
+        return _pack_stats(value)
+    if name == "failure":
+        return json.dumps(value)
+    return value
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogatepass")
+
+
+def _failure(raw: str) -> Failure:
+    cause, path, message = json.loads(raw)
+    return cause, path, message
+
+
+def _record(row: Sequence[Any]) -> TorrentRecord:
+    values = list(row)
+    for index, convert in _FROM_COLUMN:
+        if values[index] is not None:
+            values[index] = convert(values[index])
+    return TorrentRecord(*values)
+
+
+def _pack_stats(stats: Iterable[FileStat | None]) -> bytes:
+    return array("q", (figure for stat in stats for figure in (stat or (-1, 0)))).tobytes()
+
+
+def _unpack_stats(raw: bytes) -> tuple[FileStat | None, ...]:
+    figures = array("q")
+    figures.frombytes(raw)
+    pairs = zip(figures[::2], figures[1::2], strict=True)
+    return tuple(None if size < 0 else (size, mtime_ns) for size, mtime_ns in pairs)
+
+
+#: Where a column is not what the record holds. By index, because thousands of rows are read at start.
+_FROM_COLUMN: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
+    (index, convert)
+    for index, name in enumerate(_COLUMNS)
+    for names, convert in (
+        (_TEXTS, _text),
+        (_FLAGS, bool),
+        ({"file_stats"}, _unpack_stats),
+        ({"failure"}, _failure),
+    )
+    if name in names
+)
+
+
+def _common(claimed: bytes | None, bitfield: bytes) -> bytes | None:
+    if claimed is None or len(claimed) != len(bitfield):
+        return None
+    both = int.from_bytes(claimed, "big") & int.from_bytes(bitfield, "big")
+    return both.to_bytes(len(bitfield), "big")
+
+
+def _not_found(info_hash: bytes) -> NotFound:
+    return NotFound("no torrent on record has this id", info_hash=info_hash.hex())
