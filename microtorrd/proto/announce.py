@@ -103,12 +103,13 @@ def choose_dialect(params: Mapping[bytes, bytes], accepts_json: bool) -> Dialect
 def parse_query(params: Params, dialect: Dialect) -> AnnounceRequest:
     """Read the parameters of an announce; raises ClientError."""
     numwant = params.get(b"numwant")
+    ip, key, tracker_id = params.get(b"ip"), params.get(b"key"), params.get(b"trackerid")
     return AnnounceRequest(
         swarm_id=_read_swarm_id(params),
         peer_id=_read_peer_id(params),
         port=_read_port(params),
         event=_read_event(params, dialect),
-        ip=unescape(params.get(b"ip", b"")).decode("latin-1"),
+        ip=unescape(ip).decode("latin-1") if ip else "",
         uploaded=read_number(params, b"uploaded") or 0,
         downloaded=read_number(params, b"downloaded") or 0,
         left=read_number(params, b"left"),
@@ -116,28 +117,31 @@ def parse_query(params: Params, dialect: Dialect) -> AnnounceRequest:
         numwant=None if numwant is None or numwant[:1] == b"-" else read_number(params, b"numwant"),
         compact=params.get(b"compact") != b"0",
         no_peer_id=params.get(b"no_peer_id", b"0") != b"0",
-        key=unescape(params.get(b"key", b"")).decode("latin-1"),
-        tracker_id=unescape(params.get(b"trackerid", b"")),
+        key=unescape(key).decode("latin-1") if key else "",
+        tracker_id=unescape(tracker_id) if tracker_id else b"",
     )
 
 
 def _read_swarm_id(params: Params) -> bytes:
-    name = b"info_hash" if b"info_hash" in params or b"swarmId" not in params else b"swarmId"
-    value = unescape(params.get(name, b""))
-    if not value:
-        raise ClientError(f"{name.decode()} is missing", parameter=name.decode())
-    return read_swarm_id(value, name.decode())
+    name, raw = "info_hash", params.get(b"info_hash")
+    if raw is None and (raw := params.get(b"swarmId")) is not None:
+        name = "swarmId"
+    if not raw:
+        raise ClientError(f"{name} is missing", parameter=name)
+    value = unescape(raw)
+    return value if len(value) == 20 else read_swarm_id(value, name)
 
 
 def _read_peer_id(params: Params) -> bytes:
-    name = b"peer_id" if b"peer_id" in params or b"peerId" not in params else b"peerId"
-    value = unescape(params.get(name, b""))
-    if len(value) == 20:
-        return value
-    text = name.decode()
-    raise ClientError(
-        f"{text} must be 20 bytes, not {len(value)}" if value else f"{text} is missing", parameter=text
-    )
+    name, raw = "peer_id", params.get(b"peer_id")
+    if raw is None and (raw := params.get(b"peerId")) is not None:
+        name = "peerId"
+    if not raw:
+        raise ClientError(f"{name} is missing", parameter=name)
+    value = unescape(raw)
+    if len(value) != 20:
+        raise ClientError(f"{name} must be 20 bytes, not {len(value)}", parameter=name)
+    return value
 
 
 def _read_port(params: Params) -> int:
@@ -156,8 +160,8 @@ def _read_event(params: Params, dialect: Dialect) -> Event:
         return event
     if not value:
         raise ClientError("event is missing", parameter="event")
-    known = [name.decode() for name, event in _EVENTS[dialect].items() if name.decode() == event and event]
-    raise ClientError(f"event must be one of {', '.join(known)}", parameter="event")
+    known = "started, stopped, completed" + (" or alive" if dialect == "microtorr" else " or none")
+    raise ClientError(f"event must be {known}", parameter="event")
 
 
 # --------------------------------------------------------------------------------- the request, client's side
