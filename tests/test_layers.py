@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 MAP: dict[str, set[str]] = {
     "microtorrd.errors": set(),
     "microtorrd.rate": set(),
+    "microtorrd.times": set(),
     "microtorrd.logs": set(),
     "microtorrd.greenlets": {"microtorrd.logs"},
     # What bytes and words mean.
@@ -66,6 +67,7 @@ MAP: dict[str, set[str]] = {
     # All torrents. These modules are one room: they know each other and everything below but the edges.
     "session": {
         "microtorrd.errors",
+        "microtorrd.times",
         "microtorrd.rate",
         "microtorrd.logs",
         "microtorrd.greenlets",
