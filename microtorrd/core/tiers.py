@@ -13,6 +13,8 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from sys import intern
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
@@ -79,6 +81,7 @@ class Place(NamedTuple):
         return f"{'udp' if self.scheme == 'udp' else 'tcp'}/{self.host}/{self.port}"
 
 
+@lru_cache(maxsize=1024)  # thousands of torrents share a few trackers, and should share their places, too
 def place_of(url: str) -> Place | None:
     """Where `url` (attacker-controlled) points; None when it is nothing that can be asked."""
     if len(url) > 2048 or any(ord(letter) <= 0x20 or ord(letter) == 0x7F for letter in url):
@@ -201,7 +204,7 @@ def drawn(tiers: Sequence[Sequence[str]], chance: random.Random) -> list[list[st
         for url in tier:
             if url not in seen and len(seen) < MAX_TRACKERS:
                 seen.add(url)
-                fresh.append(url)
+                fresh.append(intern(url))  # thousands of torrents name the same ones
         chance.shuffle(fresh)
         if fresh:
             result.append(fresh)

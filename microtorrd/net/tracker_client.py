@@ -105,7 +105,7 @@ class TrackerClient:
 
     def close_idle(self) -> None:
         """Close connections that are kept open for nobody."""
-        self._http.rest()
+        self._http.close_idle()
 
     def _by_every_way(self, question: Question, heard: dict[Route, AnnounceReply]) -> None:
         """Put one reply into `heard`, or one a family where each is worth an announce."""

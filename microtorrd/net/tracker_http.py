@@ -103,7 +103,7 @@ class HttpTracker:
             url = next_hop(url, reply)
         raise TrackerError(f"more than {self._limits.redirects} redirects")
 
-    def rest(self) -> None:
+    def close_idle(self) -> None:
         """Close the connections that nobody uses at the moment."""
         for session in self._sessions.values():
             for adapter in session.adapters.values():

@@ -16,7 +16,7 @@ from microtorrd.net.routes import Route, Routes
 from microtorrd.net.tracker_http import HttpLimits, HttpReply, HttpTracker, next_hop
 from tests.net.trackers import EMPTY, FakeTracker, RawTracker, closed_port, closing, http
 
-SHORT = HttpLimits(connect_s=0.3, read_s=0.2, reply_bytes=20_000)
+SHORT = HttpLimits(connect_s=1.0, read_s=0.4, reply_bytes=20_000)
 
 
 class Client:
@@ -33,7 +33,7 @@ class Client:
 def get() -> Iterator[Client]:
     client = Client()
     yield client
-    client.tracker.rest()
+    client.tracker.close_idle()
 
 
 def test_the_request_byte_for_byte(get: Client) -> None:
@@ -58,7 +58,7 @@ def test_connections_are_kept_and_put_away_when_nobody_uses_them(get: Client) ->
         for _ in range(5):
             get(tracker.url)
         assert tracker.connections == 1
-        get.tracker.rest()
+        get.tracker.close_idle()
         get(tracker.url)
         assert tracker.connections == 2
 
@@ -112,7 +112,7 @@ def test_nobody_listens(get: Client) -> None:
 
 def test_a_tracker_that_never_answers(get: Client) -> None:
     tracker = FakeTracker(lambda _: None)
-    with closing(tracker), pytest.raises(TrackerUnreachable, match=r"no answer within 0\.2 s"):
+    with closing(tracker), pytest.raises(TrackerUnreachable, match=r"no answer within 0\.4 s"):
         get(tracker.url)
 
 
@@ -233,7 +233,7 @@ def test_a_tracker_far_away_does_not_send_us_to_our_own_network() -> None:
     with closing(near, far), pytest.raises(TrackerError, match="our own network"):
         client.get(far.url, accept="*/*")
     assert near.seen == []
-    client.rest()
+    client.close_idle()
 
 
 def test_the_environment_has_no_say(get: Client, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -254,7 +254,7 @@ def test_it_leaves_by_the_source_it_was_given() -> None:
     client = HttpTracker(Routes(lambda: ["127.0.0.5"]), SHORT)
     with closing(tracker):
         assert client.get(tracker.url, accept="*/*").body == b"127.0.0.5"
-    client.rest()
+    client.close_idle()
 
 
 def test_a_source_that_is_not_ours_fails_closed() -> None:
@@ -279,4 +279,4 @@ def test_one_family_on_demand() -> None:
         assert client.get(url, accept="*/*", ipv6=False).status == 200
         with pytest.raises(TrackerUnreachable):
             client.get(url, accept="*/*", ipv6=True)
-    client.rest()
+    client.close_idle()

@@ -27,7 +27,7 @@ REQUEST = AnnounceRequest(
 
 
 def client(**limits: float) -> UdpTracker:
-    return UdpTracker(UdpLimits(**{"first_wait_s": 0.1, "total_s": 0.5, **limits}), chance=random.Random(1))
+    return UdpTracker(UdpLimits(**{"first_wait_s": 0.2, "total_s": 2.0, **limits}), chance=random.Random(1))
 
 
 def route(host: str = "127.0.0.1") -> Route:

@@ -15,7 +15,7 @@ from microtorrd.proto import udp_announce as udp
 from microtorrd.proto.query import split_query, unescape
 
 #: Far more than any wait of a test that goes well.
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 
 
 class Seen:

@@ -1,0 +1,294 @@
+"""One swarm id of a torrent on its way through the trackers, in one dialect.
+
+A `Way` joins the rounds (core.rounds: what to do next) with the schedule (when) and the client (how). While
+nothing is due it is an entry of the schedule; a turn of the rounds becomes an errand there, and what came of
+it goes back to the rounds first and is told to the torrent after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from microtorrd.core.events import Address
+from microtorrd.core.rounds import Answer, Others, Rounds, Turn
+from microtorrd.core.tiers import Dialect, Fault, Pacing, Place, Tracker
+from microtorrd.errors import DialectRefused, PeerForgotten, TrackerError, TrackerUnreachable
+from microtorrd.net.announce_hosts import Errand
+from microtorrd.net.announce_schedule import AnnounceScheduler, Entry
+from microtorrd.net.tracker_client import Heard, Question
+from microtorrd.proto.announce import AnnounceRequest, Event
+
+#: Peers asked for: enough for a torrent that has none, few enough for a datagram.
+NUMWANT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are to every tracker, for as long as the session runs."""
+
+    peer_id: bytes  # 20
+    port: int  # where we listen
+    key: int  # 32 random bits: tells a tracker that we are the same one behind a new address (BEP 7)
+
+
+@dataclass(frozen=True, slots=True)
+class AnnounceStats:
+    """What a tracker is told of the progress, in bytes."""
+
+    uploaded: int
+    downloaded: int
+    left: int
+
+
+class Owner(Protocol):
+    """The announcer whose ways these are."""
+
+    scheduler: AnnounceScheduler
+    identity: Identity
+    stats: Callable[[], AnnounceStats]
+    on_addresses: Callable[[list[Address]], None]
+    on_note: Callable[[str, dict[str, Any]], None]
+    pacing: Pacing
+    trackers: list[list[str]]  # drawn once for all dialects, so that both talk to the same tracker
+
+    def outlook_beside(self, way: Way) -> Others:
+        """How the other dialect does."""
+        ...
+
+    def leave(self, way: Way) -> None:
+        """Send the farewells that this way owes."""
+        ...
+
+    def left(self, farewell: Farewell) -> None:
+        """A farewell is over."""
+        ...
+
+
+class Way(Entry):
+    """One swarm id in one dialect: the rounds, and their entry in the schedule."""
+
+    __slots__ = ("call_errand", "owner", "rounds", "swarm_id")
+
+    def __init__(self, owner: Owner, dialect: Dialect, swarm_id: bytes) -> None:
+        super().__init__()
+        self.owner = owner
+        self.swarm_id = swarm_id
+        self.rounds = Rounds(owner.trackers, dialect, pacing=owner.pacing, chance=owner.scheduler.chance)
+        self.call_errand: _Call | None = None  # the announce that waits or is under way
+
+    def begin(self) -> None:
+        scheduler = self.owner.scheduler
+        now = scheduler.clock()
+        first = self.rounds.tiers.candidate(now)
+        if first is not None and first.place is not None:
+            self.rounds.begin(now, scheduler.first_delay(first.place))
+            self.rebook()
+
+    def rebook(self) -> None:
+        self.owner.scheduler.book(self, self.rounds.due)
+
+    def call(self, now: float) -> Errand | None:
+        turn = self.rounds.turn(now)
+        if turn is None:
+            self.rebook()
+            return None
+        self.call_errand = _Call(self, turn)
+        return self.call_errand
+
+    def close(self, last_word: Literal["stopped", "completed"]) -> None:
+        if self.rounds.closed:
+            return
+        self.rounds.close(last_word)
+        if self.call_errand is not None and not self.call_errand.is_running:
+            self.owner.scheduler.cancel(self.call_errand)
+            self.rounds.dropped(self.call_errand.turn)
+            self.call_errand = None
+        self.rebook()
+        self.owner.leave(self)
+
+    def question(self, turn: Turn) -> Question:
+        """The announce in words."""
+        tracker, event = turn
+        place = tracker.place
+        assert place is not None  # such trackers get no turn
+        identity, stats = self.owner.identity, self.owner.stats()
+        request = AnnounceRequest(
+            swarm_id=self.swarm_id,
+            peer_id=identity.peer_id,
+            port=identity.port,
+            event=_word(event, self.rounds.dialect),
+            uploaded=stats.uploaded,
+            downloaded=stats.downloaded,
+            left=stats.left,
+            numwant=0 if event == "stopped" else NUMWANT,
+            no_peer_id=True,
+            key=f"{identity.key:08x}",
+            tracker_id=tracker.tracker_id or b"",
+        )
+        return Question(tracker.url, place, self.rounds.dialect, request)
+
+    # ------------------------------------------------------------------------------- what came of a turn
+
+    def answered(self, turn: Turn, heard: Heard) -> None:
+        tracker, reply = turn.tracker, heard.reply
+        recovered = tracker.failing
+        self.rounds.answered(
+            turn,
+            Answer(
+                interval_s=reply.interval,
+                min_interval_s=reply.min_interval,
+                seeders=reply.complete,
+                leechers=reply.incomplete,
+                peers=len(reply.peers) if reply.peers or turn.event == "started" else None,
+                tracker_id=reply.tracker_id or None,
+                warning=reply.warning,
+            ),
+            self.owner.scheduler.clock(),
+        )
+        self._over()
+        # A keep-alive that went well, four times a minute, is no news.
+        if recovered or turn.event != "regular" or self.rounds.dialect == "bittorrent":
+            self.owner.on_note(
+                "tracker_announced",
+                {
+                    **_named(tracker),
+                    "event": _word(turn.event, self.rounds.dialect),
+                    "peers": len(heard.addresses),
+                    "seeders": reply.complete,
+                    "leechers": reply.incomplete,
+                    "interval_s": reply.interval,
+                    "external_ip": reply.external_ip,
+                    "message": reply.warning,
+                },
+            )
+        if heard.addresses and not self.rounds.closed:
+            self.owner.on_addresses(heard.addresses)
+
+    def failed(self, turn: Turn, error: TrackerError) -> None:
+        is_news = self.rounds.failed(
+            turn,
+            _fault(error),
+            str(error),
+            self.owner.scheduler.clock(),
+            retry_s=error.retry_s,
+            others=self.owner.outlook_beside(self),
+        )
+        self._over()
+        if is_news and not self.rounds.closed:
+            self.owner.on_note("tracker_failed", {**_named(turn.tracker), "message": str(error)})
+
+    def _over(self) -> None:
+        """The state is settled before anybody is told of it."""
+        self.call_errand = None
+        if self.rounds.closed:
+            self.owner.leave(self)
+        else:
+            self.rebook()
+
+
+class _Call:
+    """A turn of the rounds as an errand of the schedule."""
+
+    __slots__ = (
+        "is_cancelled",
+        "is_farewell",
+        "is_metered",
+        "is_running",
+        "is_urgent",
+        "place",
+        "turn",
+        "way",
+    )
+
+    def __init__(self, way: Way, turn: Turn) -> None:
+        assert turn.tracker.place is not None
+        self.way = way
+        self.turn = turn
+        self.place: Place = turn.tracker.place
+        self.is_farewell = False
+        self.is_urgent = turn.event == "completed"
+        # The times of keep-alives are fixed by their dialect: delayed, they would keep nothing alive.
+        self.is_metered = not self.is_urgent and not (
+            turn.event == "regular" and way.rounds.dialect == "microtorr"
+        )
+        self.is_cancelled = False
+        self.is_running = False
+
+    def run(self, within_s: float | None) -> str | None:
+        self.is_running = True
+        try:
+            heard = self.way.owner.scheduler.client.announce(self.way.question(self.turn), within_s=within_s)
+        except TrackerError as error:
+            self.way.failed(self.turn, error)
+            return str(error) if isinstance(error, TrackerUnreachable) else None
+        self.way.answered(self.turn, heard)
+        return None
+
+    def skip(self, message: str) -> None:
+        self.way.failed(self.turn, TrackerUnreachable(message))
+
+
+class Farewell:
+    """The last word to one tracker. One try: whatever comes of it, it is over."""
+
+    __slots__ = (
+        "is_cancelled",
+        "is_farewell",
+        "is_metered",
+        "is_running",
+        "is_urgent",
+        "place",
+        "turn",
+        "way",
+    )
+
+    def __init__(self, way: Way, turn: Turn) -> None:
+        assert turn.tracker.place is not None
+        self.way = way
+        self.turn = turn
+        self.place: Place = turn.tracker.place
+        self.is_urgent = self.is_farewell = True
+        self.is_metered = self.is_cancelled = self.is_running = False
+
+    def run(self, within_s: float | None) -> str | None:
+        self.is_running = True
+        unreached = None
+        try:
+            self.way.owner.scheduler.client.announce(self.way.question(self.turn), within_s=within_s)
+        except TrackerUnreachable as error:
+            unreached = str(error)
+        except TrackerError:
+            # It does not want our farewell: we part all the same.
+            unreached = None
+        self._over(reached=unreached is None)
+        return unreached
+
+    def skip(self, message: str) -> None:
+        self._over(reached=False)
+
+    def _over(self, *, reached: bool) -> None:
+        self.way.rounds.parted(self.turn, reached=reached)
+        self.way.owner.leave(self.way)
+        self.way.owner.left(self)
+
+
+def _word(event: str, dialect: Dialect) -> Event:
+    """The event as the dialect spells it."""
+    if event == "regular":
+        return "alive" if dialect == "microtorr" else ""
+    words: dict[str, Event] = {"started": "started", "completed": "completed", "stopped": "stopped"}
+    return words[event]
+
+
+def _fault(error: TrackerError) -> Fault:
+    if isinstance(error, TrackerUnreachable):
+        return "unreachable"
+    if isinstance(error, DialectRefused):
+        return "refused"
+    return "unknown_peer" if isinstance(error, PeerForgotten) else "failed"
+
+
+def _named(tracker: Tracker) -> dict[str, Any]:
+    return {"url": tracker.url, "tier": tracker.tier, "dialect": tracker.dialect}

@@ -1,0 +1,200 @@
+"""The tracker controller of one torrent: which swarm ids it announces in which dialect, and what came of it.
+
+Rules:
+- a `.mtorrent` announces its id_hash in the MicroTorr dialect and its info_hash in the BitTorrent dialect, to
+  the same trackers; each dialect goes its own way, and neither waits for the other;
+- a dialect that a tracker does not understand is no trouble as long as the other one works;
+- in between, the torrent is an entry or two in the schedule (`AnnounceScheduler`) and nothing else;
+- whoever leaves says so once to each tracker that knows him; nobody waits for that.
+
+All methods return at once. `on_addresses` and `on_note` are called from a worker of the schedule.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from microtorrd.core.events import Address
+from microtorrd.core.rounds import Others, Rounds
+from microtorrd.core.tiers import Dialect, Pacing, Tracker, TrackerState, drawn
+from microtorrd.net.announce_hosts import ScheduleLimits
+from microtorrd.net.announce_schedule import AnnounceScheduler
+from microtorrd.net.announce_way import AnnounceStats, Farewell, Identity, Way
+from microtorrd.net.tracker_client import TrackerClient
+
+__all__ = [
+    "AnnounceScheduler",
+    "AnnounceStats",
+    "Announcer",
+    "Identity",
+    "ScheduleLimits",
+    "TrackerClient",
+    "TrackerStatus",
+]
+
+AnnounceAs = Literal["both", "microtorr", "bittorrent"]
+
+_PACING = Pacing()
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerStatus:
+    """What people may know of one tracker in one dialect. Times are seconds since the epoch."""
+
+    url: str
+    tier: int  # from 0
+    dialect: Dialect
+    state: TrackerState
+    last_announce_at: float | None
+    next_announce_at: float | None
+    interval_s: float | None
+    min_interval_s: float | None
+    peers_received: int | None  # in its last reply that had any
+    seeders: int | None
+    leechers: int | None
+    message: str  # its warning, or why it failed
+
+
+class Announcer:
+    """One torrent's announces. `start` and `stop` may follow each other as often as the torrent's do."""
+
+    __slots__ = (
+        "_leaving",
+        "_restart",
+        "_running",
+        "_swarms",
+        "_ways",
+        "identity",
+        "on_addresses",
+        "on_note",
+        "pacing",
+        "scheduler",
+        "stats",
+        "trackers",
+    )
+
+    def __init__(
+        self,
+        *,
+        scheduler: AnnounceScheduler,
+        trackers: Sequence[Sequence[str]],
+        info_hash: bytes,
+        id_hash: bytes | None,
+        announce_as: AnnounceAs,
+        identity: Identity,
+        stats: Callable[[], AnnounceStats],
+        on_addresses: Callable[[list[Address]], None],
+        on_note: Callable[[str, dict[str, Any]], None],
+        pacing: Pacing = _PACING,
+    ) -> None:
+        self.scheduler = scheduler
+        self.identity = identity
+        self.stats = stats
+        self.on_addresses = on_addresses
+        self.on_note = on_note
+        self.pacing = pacing
+        self.trackers = drawn(trackers, scheduler.chance)
+        self._swarms = _swarms(info_hash, id_hash, announce_as)
+        self._ways = self._new_ways()
+        self._running = False
+        self._leaving: set[Farewell] = set()
+        self._restart = False
+
+    def start(self) -> None:
+        """Announce `started`, and go on announcing until `stop`."""
+        if self._running:
+            return
+        self._running = True
+        for farewell in [one for one in self._leaving if not one.is_running]:
+            self.scheduler.cancel(farewell)
+            self._leaving.discard(farewell)
+        # A farewell that is under way must not come after our `started`.
+        self._restart = bool(self._leaving)
+        if not self._restart:
+            self._begin()
+
+    def completed(self, and_leaves: bool) -> None:
+        """The content became whole. `completed` of the MicroTorr dialect is for those who leave, only."""
+        for way in self._ways if self._running else ():
+            if way.rounds.dialect == "bittorrent":
+                way.rounds.complete(self.scheduler.clock())
+                way.rebook()
+            elif and_leaves:
+                way.close("completed")
+
+    def stop(self) -> None:
+        """Announce `stopped` where anybody knows us, and nothing after that."""
+        self._running = self._restart = False
+        for way in self._ways:
+            way.close("stopped")
+
+    def reannounce(self, *, insist: bool = False) -> None:
+        """Ask for peers again as soon as the trackers allow it. An operator insists: trackers that failed are
+        tried again, too, before their back-off is over."""
+        for way in self._ways if self._running else ():
+            way.rounds.hurry(self.scheduler.clock(), insist=insist)
+            way.rebook()
+
+    def status(self) -> list[TrackerStatus]:
+        """Every tracker in every dialect, in the order in which they are asked."""
+        to_epoch = time.time() - self.scheduler.clock()
+        return [_status(way.rounds, tracker, to_epoch) for way in self._ways for tracker in way.rounds.tiers]
+
+    # ------------------------------------------------------------------------------ for the ways below
+
+    def outlook_beside(self, way: Way) -> Others:
+        """How the other dialect does."""
+        return next((other.rounds.outlook for other in self._ways if other is not way), "fail")
+
+    def leave(self, way: Way) -> None:
+        """Send the farewells that this way owes. After a restart the old ways owe none: we are back."""
+        for turn in way.rounds.farewells() if way in self._ways else ():
+            farewell = Farewell(way, turn)
+            self._leaving.add(farewell)
+            self.scheduler.submit(farewell)
+
+    def left(self, farewell: Farewell) -> None:
+        """A farewell is over."""
+        self._leaving.discard(farewell)
+        if self._restart and not self._leaving:
+            self._restart = False
+            self._begin()
+
+    def _begin(self) -> None:
+        if any(way.rounds.closed for way in self._ways):
+            self._ways = self._new_ways()
+        for way in self._ways:
+            way.begin()
+
+    def _new_ways(self) -> list[Way]:
+        return [Way(self, dialect, swarm_id) for dialect, swarm_id in self._swarms]
+
+
+def _swarms(info_hash: bytes, id_hash: bytes | None, announce_as: AnnounceAs) -> list[tuple[Dialect, bytes]]:
+    """Which dialect announces which id. Without an id_hash MicroTorr has no word for us."""
+    swarms: list[tuple[Dialect, bytes]] = []
+    if announce_as != "microtorr" or id_hash is None:
+        swarms.append(("bittorrent", info_hash))
+    if announce_as != "bittorrent" and id_hash is not None:
+        swarms.append(("microtorr", id_hash))
+    return swarms
+
+
+def _status(rounds: Rounds, tracker: Tracker, to_epoch: float) -> TrackerStatus:
+    return TrackerStatus(
+        url=tracker.url,
+        tier=tracker.tier,
+        dialect=tracker.dialect,
+        state="idle" if rounds.closed and tracker.state == "working" else tracker.state,
+        last_announce_at=None if tracker.last_at is None else tracker.last_at + to_epoch,
+        next_announce_at=None if (at := rounds.next_for(tracker)) is None else at + to_epoch,
+        interval_s=tracker.interval_s,
+        min_interval_s=tracker.min_interval_s,
+        peers_received=tracker.peers,
+        seeders=tracker.seeders,
+        leechers=tracker.leechers,
+        message=tracker.message,
+    )
