@@ -1,0 +1,405 @@
+"""The bytes of one torrent: where they lie, what of them is trusted, and the disk jobs that touch them.
+
+Owns the file set, the piece hashes while something needs them, and the torrent's record as it stands. Jobs
+run in the disk pool; their outcomes come back as facts through `post`. Methods that say so wait, and are for
+greenlets that may; the others return at once.
+
+A torrent whose data the operator brought along (`seed_only`) is never written to: what does not match is an
+error that is shown, and not something to be fetched over the operator's own files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from gevent.event import Event
+
+from microtorrd.core.events import (
+    ContentConfirmed,
+    Fact,
+    PieceBuffer,
+    PieceCorrupt,
+    PiecesChecked,
+    PieceStored,
+    StorageFailed,
+)
+from microtorrd.disk import jobs, move, trust
+from microtorrd.disk.files import FileSet, FileStat
+from microtorrd.disk.pool import Feed, PoolClosed
+from microtorrd.disk.state import TorrentRecord
+from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
+from microtorrd.facilities import Facilities
+from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.geometry import Geometry
+from microtorrd.proto.metainfo import FileEntry, Metainfo
+from microtorrd.times import rfc3339
+
+Post = Callable[[Sequence[Fact]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Trusted:
+    """What is known of the pieces when a torrent is opened."""
+
+    have: Bitfield
+    recheck: tuple[int, ...] = ()  # to be read before they are offered to anybody
+    recheck_all: bool = False
+    sync_first: bool = False  # sync everything before `have` is recorded as durable
+
+
+class Content:
+    """The bytes of one torrent and its record. `open` before anything else of the disk."""
+
+    def __init__(self, record: TorrentRecord, facilities: Facilities) -> None:
+        self.record = record
+        self.geometry = Geometry(record.length, record.piece_length)
+        self.failure: StorageError | None = None
+        self.entries: tuple[FileEntry, ...] = ()
+        self.private = False
+        self.trackers: tuple[tuple[str, ...], ...] = ()
+        self.about: dict[str, Any] = {}  # what else the metainfo says, for people
+        self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
+        self.confirmed_share = 0.0
+        self._facilities = facilities
+        self._files: FileSet | None = None
+        self._hashes: bytes | None = None
+        self._cancelled = False
+        self._check: Feed | None = None
+        self._ready_to_write = False
+        self._stores = 0  # under way
+        self._quiet = Event()
+
+    # --------------------------------------------------------------------------------- what it is
+
+    @property
+    def files(self) -> FileSet:
+        """The files; there once `open` has begun."""
+        assert self._files is not None, "the content is opened before its files are used"
+        return self._files
+
+    @property
+    def path(self) -> str:
+        """Where the content lies: the single file, or the directory of several."""
+        return os.path.join(self.record.save_to, self.record.disk_name or self.record.name)
+
+    @property
+    def done_on_record(self) -> int:
+        """Verified bytes as the record has them, before the torrent is loaded."""
+        raw = self.record.written or self.record.durable
+        if raw is None:
+            return 0
+        whole = Bitfield.from_bytes(raw, self.geometry.piece_count)
+        return self.verified_bytes(whole, 0, self.record.length)
+
+    def verified_bytes(self, have: Bitfield, start: int, length: int) -> int:
+        """How many bytes from `start` on lie in verified pieces."""
+        if not length:
+            return 0
+        pieces = self.geometry.pieces_within(start, length)
+        done = have.bits.count(1, pieces.start, pieces.stop) * self.geometry.piece_length
+        first, last = pieces.start, pieces.stop - 1
+        if have[first]:
+            done -= start - self.geometry.piece_offset(first)
+        if have[last]:
+            spare = self.geometry.piece_offset(last) + self.geometry.piece_length - (start + length)
+            done -= spare
+        return done
+
+    # ------------------------------------------------------------------------------------- opening
+
+    def open(self, metainfo: Metainfo | None) -> Trusted:
+        """Look at metainfo and files and decide what to trust. Waits. Raises StorageError; what does not need
+        the files is known then all the same."""
+        facilities = self._facilities
+        raw = None if metainfo is not None else facilities.ledger.metainfo(self.record.info_hash)
+        meta = metainfo or facilities.pool.call(lambda: metainfo_room.parse(raw or b""), lane="bulk")
+        self._adopt(meta)
+        if self.record.moving_to is not None:
+            self._recover_move(self.record.moving_to)
+        trusted = facilities.pool.call(partial(self._examine, meta.is_single_file), lane="bulk")
+        if trusted.have.complete and not trusted.recheck_all:
+            self.forget_hashes()
+        return trusted
+
+    def _examine(self, is_single_file: bool) -> Trusted:
+        """In a disk thread: look at the files and decide."""
+        record, files, count = self.record, self.files, self.geometry.piece_count
+        if record.seed_only:
+            self._require_kind(is_single_file)
+        elif record.root_device is None and not os.path.isdir(record.save_to):
+            return Trusted(Bitfield(count))  # a new torrent in a directory that is yet to be made
+        stats = files.stat()
+        if record.durable is None and record.written is None:
+            found = any(stat is not None and stat[0] for stat in stats)
+            return Trusted(Bitfield(count), recheck_all=found or record.seed_only)
+        decision = trust.decide(
+            record,
+            self.geometry,
+            files.lengths,
+            stats,
+            boot_id=self._facilities.ledger.boot_id,
+            remounted=files.remounted,
+        )
+        return Trusted(decision.have, decision.recheck, sync_first=decision.sync_first)
+
+    def _adopt(self, metainfo: Metainfo) -> None:
+        """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
+        self.about = {
+            "comment": metainfo.comment,
+            "created_by": metainfo.created_by,
+            "created_at": None if metainfo.creation_date is None else rfc3339(metainfo.creation_date),
+            "dialect": metainfo.dialect,
+        }
+        record = self.record
+        self.entries = metainfo.files
+        self.private = metainfo.private
+        self.trackers = metainfo.trackers
+        self._hashes = metainfo.pieces
+        self._files = FileSet(
+            record.save_to,
+            [(entry.path, entry.length) for entry in metainfo.files],
+            descriptors=self._facilities.descriptors,
+            rename_first=record.disk_name,
+            root_device=record.root_device,
+            floor=self._facilities.floor,
+        )
+
+    def _require_kind(self, is_single_file: bool) -> None:
+        """What the operator says is there already must be there, and be of the right kind."""
+        path = self.path
+        if not os.path.exists(path):
+            raise StorageError(f"{path}: there is no such file or directory", path=path, cause="not_found")
+        if is_single_file != os.path.isfile(path):
+            wanted = "a file" if is_single_file else "a directory"
+            raise StorageError(
+                f"{path}: the torrent is of {wanted}, and this is none", path=path, cause="mismatch"
+            )
+
+    def prepare(self) -> None:
+        """Make files and directories before the first write. Waits. Raises StorageError."""
+        if self._ready_to_write or self.record.seed_only:
+            return
+        preallocate = self._facilities.config.storage.preallocate
+        self._facilities.pool.call(partial(self.files.create, preallocate))
+        self._ready_to_write = True
+        if self.files.root_device != self.record.root_device:
+            self.update(root_device=self.files.root_device)
+
+    def probe(self) -> None:
+        """See whether the cause of a failure is gone. Waits. Raises StorageError where it is not."""
+        self._ready_to_write = False
+        self._facilities.pool.call(self.files.stat)
+        self.prepare()
+
+    def hashes(self) -> bytes:
+        """The SHA-1 of every piece, 20 bytes each. Waits where they are not in memory."""
+        if self._hashes is None:
+            raw = self._facilities.ledger.metainfo(self.record.info_hash)
+            self._hashes = self._facilities.pool.call(lambda: metainfo_room.parse(raw).pieces, lane="bulk")
+        return self._hashes
+
+    def forget_hashes(self) -> None:
+        """The content is whole: its hashes are needed only for a check, and can be had again."""
+        self._hashes = None
+
+    # ---------------------------------------------------------------------------------------- jobs
+
+    def store(self, buffer: PieceBuffer, *, want_digests: bool, post: Post) -> None:
+        """Hash, compare and write one piece; answered by PieceStored, PieceCorrupt or StorageFailed."""
+        piece, facilities = buffer.piece, self._facilities
+        hashes = self._hashes
+        assert hashes is not None, "hashes are in memory while pieces are fetched"
+        expected = hashes[20 * piece : 20 * piece + 20]
+
+        def done(outcome: jobs.Stored | jobs.Corrupt | BaseException) -> None:
+            facilities.give_back(buffer.memory)
+            facilities.ledger.wrote(self.record.info_hash)
+            self._stores -= 1
+            if not self._stores:
+                self._quiet.set()
+            if isinstance(outcome, jobs.Stored):
+                post((PieceStored(piece, outcome.digests),))
+                facilities.ledger.progressed(self.record.info_hash)
+            elif isinstance(outcome, jobs.Corrupt):
+                post((PieceCorrupt(piece, outcome.digests),))
+            else:
+                post((StorageFailed(failure_of(outcome, self.path), piece),))
+
+        self._stores += 1
+        self._quiet.clear()
+        facilities.ledger.will_write(self.record.info_hash)
+        offset = self.geometry.piece_offset(piece)
+        facilities.pool.submit(
+            partial(jobs.store, self.files, offset, buffer.view, expected, want_digests), done
+        )
+
+    def check(self, pieces: Sequence[int] | None, post: Post) -> None:
+        """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes."""
+        self._cancelled = False
+        facilities = self._facilities
+        try:
+            hashes = self.hashes()
+        except StorageError as error:
+            post((StorageFailed(error),))
+            return
+        todo = range(self.geometry.piece_count) if pieces is None else sorted(pieces)
+        works = (
+            partial(jobs.check, self.files, self.geometry, hashes, part, cancelled=self._is_cancelled)
+            for part in jobs.chunks(self.geometry, todo)
+        )
+        bad_pieces: list[int] = []
+        failed: list[StorageError] = []
+
+        def done(outcome: jobs.Checked | BaseException) -> None:
+            if isinstance(outcome, BaseException):
+                if not failed and self._check is not None:
+                    self._check.cancel()
+                failed.append(failure_of(outcome, self.path))
+            else:
+                bad_pieces.extend(outcome.bad)
+                post((PiecesChecked(outcome.good, outcome.bad, done=False),))
+
+        def finished() -> None:
+            self._check = None
+            if self._cancelled:
+                return
+            if failed:
+                post((StorageFailed(failed[0]),))
+            elif bad_pieces and self.record.seed_only:
+                count = self.geometry.piece_count
+                message = f"{self.path}: {len(bad_pieces)} of {count} pieces do not match the torrent"
+                post((StorageFailed(StorageError(message, path=self.path, cause="mismatch")),))
+            else:
+                done_fact = PiecesChecked((), (), done=True)
+                facilities.ledger.checked(self.record.info_hash, bad_pieces, lambda: post((done_fact,)))
+
+        self._check = facilities.pool.feed(works, done, finished)
+
+    def confirm(self, post: Post) -> None:
+        """Hash the whole content and compare with `id_hash`; ContentConfirmed or StorageFailed answers."""
+        self._cancelled = False
+        id_hash, length = self.record.id_hash, self.record.length
+        assert id_hash is not None
+
+        def progress(done_bytes: int) -> None:
+            self.confirmed_share = done_bytes / length
+
+        def done(outcome: bool | BaseException | None) -> None:
+            if isinstance(outcome, BaseException):
+                post((StorageFailed(failure_of(outcome, self.path)),))
+            elif outcome is not None:
+                if outcome:
+                    self.update(confirmed=True)
+                post((ContentConfirmed(outcome),))
+
+        job = partial(
+            jobs.confirm, self.files, length, id_hash, cancelled=self._is_cancelled, on_progress=progress
+        )
+        self._facilities.pool.submit(job, done, lane="bulk")
+
+    def cease(self) -> None:
+        """Stop checks and confirmations that are under way; no answer comes from them."""
+        self._cancelled = True
+        if self._check is not None:
+            self._check.cancel()
+
+    def close(self) -> None:
+        """Let go of descriptors and of what is under way."""
+        self.cease()
+        if self._files is not None:
+            self._files.close()
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
+    # -------------------------------------------------------------------------------------- record
+
+    def update(self, **fields: Any) -> None:
+        """Change the record and have the change written down soon."""
+        self.record = replace(self.record, **fields)
+        self._facilities.ledger.update(self.record.info_hash, **fields)
+
+    def change(self, **fields: Any) -> None:
+        """Change the record by the operator's wish. Waits for the commit. Raises StorageError."""
+        self._facilities.ledger.change(self.record.info_hash, **fields)
+        self.record = replace(self.record, **fields)
+
+    # ----------------------------------------------------------------------------- moving, deleting
+
+    def move(self, save_to: str, have: Bitfield, on_progress: Callable[[int, int], None]) -> None:
+        """Bring the files to another directory, in the order that `disk/move.py` asks for. Waits.
+
+        Raises NotAllowed or StorageError; the content is whole at the old place then.
+        """
+        facilities, info_hash, old = self._facilities, self.record.info_hash, self.files
+        if self._stores:
+            self._quiet.wait()
+        self._cancelled = False
+        facilities.ledger.settle(info_hash)
+        hashes = self.hashes()
+        self.change(moving_to=save_to)
+        try:
+            moved = facilities.pool.call(
+                partial(
+                    move.relocate,
+                    old,
+                    save_to,
+                    tag=info_hash.hex(),
+                    geometry=self.geometry,
+                    hashes=hashes,
+                    have=list(have.present()),
+                    on_progress=on_progress,
+                    cancelled=self._is_cancelled,
+                ),
+                lane="bulk",
+            )
+        except MicrotorrError:
+            self.change(moving_to=None)
+            raise
+        if moved is None:
+            self.change(moving_to=None)
+            raise NotAllowed(f"the move to {save_to} was stopped", path=save_to)
+        self._arrive(moved.files, moved.stats)
+        if moved.way != "rename":
+            facilities.pool.call(partial(jobs.delete, old), lane="bulk")
+
+    def _arrive(self, files: FileSet, stats: list[FileStat | None]) -> None:
+        """From now on the content is here."""
+        old, self._files = self.files, files
+        old.close()
+        self.change(
+            save_to=files.root, root_device=files.root_device, file_stats=tuple(stats), moving_to=None
+        )
+        self._facilities.ledger.follow(self.record.info_hash, files)
+
+    def _recover_move(self, save_to: str) -> None:
+        """A crash ended a move: go on from where one whole copy is."""
+        facilities, old = self._facilities, self.files
+        there = facilities.pool.call(
+            partial(move.recover, old, save_to, tag=self.record.info_hash.hex()), lane="bulk"
+        )
+        if there is None:
+            self.change(moving_to=None)
+        else:
+            self._arrive(there, facilities.pool.call(there.stat, lane="bulk"))
+
+    def delete(self) -> None:
+        """Remove the files of this torrent, and of its directories those that are empty then. Waits."""
+        if self._stores:
+            self._quiet.wait()
+        if self._files is not None:
+            self._facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
+
+
+def failure_of(outcome: BaseException, path: str) -> StorageError:
+    """What went wrong in a disk job, as the error that parks a torrent. Bugs are raised on."""
+    if isinstance(outcome, StorageError):
+        return outcome
+    if isinstance(outcome, PoolClosed):
+        return StorageError(f"{path}: the daemon is stopping", path=path, cause="io_error")
+    raise outcome

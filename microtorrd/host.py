@@ -1,0 +1,232 @@
+"""Hosts the core of one torrent: brings it facts in batches and carries out its orders.
+
+Owns the inbox, the core greenlet, the peer wires and the connection attempts. The core greenlet lives only
+while there is something to handle or somebody to talk to, so that thousands of idle torrents cost none.
+Orders to the disk go to `content.py`, those to the trackers to the announcer. Nobody else touches the core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gevent.event import Event
+
+from microtorrd import logs
+from microtorrd.core import events
+from microtorrd.core.core import Core
+from microtorrd.core.events import Address, Fact
+from microtorrd.net.connect import DialError, Joined
+from microtorrd.net.peerwire import PeerWire
+from microtorrd.rate import Limiter, TokenBucket
+
+if TYPE_CHECKING:
+    from microtorrd.torrent import Torrent
+
+#: A core greenlet with nobody to talk to waits this long for more work before it ends.
+LINGER_S = 2.0
+
+
+class CoreHost:
+    """The surroundings of one core."""
+
+    def __init__(self, core: Core, owner: Torrent, name: str) -> None:
+        self.core = core
+        self._owner = owner
+        self._content = owner.content
+        self._facilities = owner.facilities
+        self._crew = owner.crew
+        self._log = logs.get(room="torrent", torrent=name)
+        self._inbox: list[Fact] = []
+        self._wake = Event()
+        self._awake = False
+        self._wires: dict[int, PeerWire] = {}
+        self._peers_so_far = 0
+
+    @property
+    def connected(self) -> int:
+        """Open connections."""
+        return len(self._wires)
+
+    def post(self, facts: Sequence[Fact]) -> None:
+        """Put facts into the inbox and wake the core greenlet."""
+        self._inbox.extend(facts)
+        if self._awake:
+            self._wake.set()
+        elif not self._crew.stopped:
+            self._awake = True
+            self._crew.spawn("core", self._run)
+
+    def adopt(self, joined: Joined) -> None:
+        """Take over a connection whose handshake is done."""
+        facilities, owner = self._facilities, self._owner
+        if facilities.connections >= facilities.config.limits.connections or self._crew.stopped:
+            joined.sock.close()
+            return
+        self._peers_so_far += 1
+        peer, handshake, limits = self._peers_so_far, joined.handshake, facilities.config.limits
+        wire = PeerWire(
+            sock=joined.sock,
+            peer=peer,
+            geometry=self._content.geometry,
+            post=self.post,
+            crew=self._crew,
+            files=self._content.files,
+            pool=facilities.pool,
+            up=Limiter(facilities.up, owner.up, TokenBucket(limits.up_per_peer)),
+            down=Limiter(facilities.down, owner.down, TokenBucket(limits.down_per_peer)),
+            fast=handshake.fast,
+            extended=handshake.extended,
+            memory=facilities.wire_memory,
+        )
+        facilities.connections += 1
+        facilities.active.add(owner)
+        self._wires[peer] = wire
+        fact = events.PeerJoined(
+            peer=peer,
+            address=joined.address,
+            peer_id=handshake.peer_id,
+            incoming=joined.incoming,
+            fast=handshake.fast,
+            extended=handshake.extended,
+            host=joined.host,
+        )
+        self.post((fact,))
+        owner.note("peer_joined", host=joined.host, incoming=joined.incoming)
+        wire.start()
+
+    # ------------------------------------------------------------------------------ the core greenlet
+
+    def _run(self) -> None:
+        """Handle facts until nobody is connected and nothing came for a while."""
+        try:
+            while True:
+                if self._inbox:
+                    self._handle_all()
+                    continue
+                self._wake.clear()
+                if not self._wake.wait(None if self._wires else LINGER_S) and not self._inbox:
+                    return
+        finally:
+            self._awake = False
+
+    def _handle_all(self) -> None:
+        core, clock = self.core, self._facilities.clock
+        while self._inbox:
+            facts, self._inbox = self._inbox, []
+            now = clock()
+            for fact in facts:
+                core.handle(fact, now)
+                if type(fact) is events.PeerLeft:
+                    self._forget(fact)
+            orders, core.orders = core.orders, []
+            for order in orders:
+                _CARRIERS[type(order)](self, order)
+        self._owner.handled(core)
+
+    def _forget(self, fact: events.PeerLeft) -> None:
+        if self._wires.pop(fact.peer, None) is not None:
+            self._facilities.connections -= 1
+            self._log.debug("peer_left", peer=fact.peer, reason=fact.reason, fault=fact.fault)
+            self._owner.note("peer_left", reason=fact.reason, fault=fact.fault)
+
+    # ---------------------------------------------------------------------------- orders to the wires
+
+    def _fetch(self, order: events.Fetch) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.fetch(order.slots)
+
+    def _recall(self, order: events.Recall) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.recall(order.slots, cancel=order.cancel)
+
+    def _serve(self, order: events.Serve) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.serve(order.requests)
+
+    def _withdraw(self, order: events.Withdraw) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.withdraw(order.requests, order.reject)
+
+    def _tell(self, order: events.Tell) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.tell(order.messages)
+
+    def _drop(self, order: events.Drop) -> None:
+        if (wire := self._wires.get(order.peer)) is not None:
+            wire.drop(order.reason)
+
+    def _dial(self, order: events.Dial) -> None:
+        self._crew.spawn("dial", self._connect, order.address)
+
+    def _connect(self, address: Address) -> None:
+        facilities = self._facilities
+        if facilities.connections >= facilities.config.limits.connections:
+            self.post((events.DialFailed(address, "the daemon has all the connections it may have"),))
+            return
+        try:
+            joined = facilities.dialer.dial(address, self._content.record.info_hash)
+        except DialError as error:
+            self._log.debug("dial_failed", address=address, reason=str(error))
+            self.post((events.DialFailed(address, str(error), ourselves=error.ourselves),))
+            return
+        self.adopt(joined)
+
+    def _ban(self, order: events.Ban) -> None:
+        self._facilities.ban(order.host, order.reason)
+        self._log.warning("peer_banned", host=order.host, reason=order.reason)
+        self._owner.note("peer_banned", host=order.host, reason=order.reason)
+
+    # ----------------------------------------------------------------------------- orders to the disk
+
+    def _store(self, order: events.Store) -> None:
+        self._content.store(order.buffer, want_digests=order.want_digests, post=self.post)
+
+    def _release(self, order: events.Release) -> None:
+        self._facilities.give_back(order.buffer.memory)
+
+    def _check(self, order: events.Check) -> None:
+        self._crew.spawn("check", self._content.check, order.pieces, self.post)
+
+    def _confirm(self, order: events.Confirm) -> None:
+        self._content.confirm(self.post)
+
+    def _cease(self, order: events.Cease) -> None:
+        self._content.cease()
+
+    # ------------------------------------------------------------------------- orders to everyone else
+
+    def _announce(self, order: events.Announce) -> None:
+        announcer = self._owner.announcer
+        if order.event == "started":
+            announcer.start()
+        elif order.event == "completed":
+            announcer.completed(and_leaves=not self._content.record.seed_after_download)
+        elif order.event == "stopped":
+            announcer.stop()
+        else:
+            announcer.reannounce()
+
+    def _emit(self, order: events.Emit) -> None:
+        if order.kind == "completed":
+            self._owner.became_complete(order.facts)
+        self._owner.note(order.kind, **order.facts)
+
+
+_CARRIERS: dict[type[Any], Callable[[CoreHost, Any], None]] = {
+    events.Fetch: CoreHost._fetch,
+    events.Recall: CoreHost._recall,
+    events.Serve: CoreHost._serve,
+    events.Withdraw: CoreHost._withdraw,
+    events.Tell: CoreHost._tell,
+    events.Drop: CoreHost._drop,
+    events.Dial: CoreHost._dial,
+    events.Ban: CoreHost._ban,
+    events.Store: CoreHost._store,
+    events.Release: CoreHost._release,
+    events.Check: CoreHost._check,
+    events.Confirm: CoreHost._confirm,
+    events.Announce: CoreHost._announce,
+    events.Cease: CoreHost._cease,
+    events.Emit: CoreHost._emit,
+}

@@ -1,0 +1,308 @@
+"""What of the session is written down, when and in which order. Owns the state database and its thread.
+
+Rules
+- The database is used by one thread of its own; the hub never waits for it. `add`, `change` and `remove` wait
+  (in their greenlet) until their commit is on the disk, because their callers acknowledge it to somebody.
+- Progress is journalled at once (within `JOURNAL_S`), which survives the death of the process; every `SYNC_S`
+  files are synced and the bitfield that was true before is committed as durable: that survives the machine's.
+- A bad piece is taken back on record before anything is written in its place: `retract` comes first.
+- A database that cannot be written is reported once and tried again; what is to be written stays pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import gevent
+from gevent.event import Event
+from gevent.threadpool import ThreadPool
+
+from microtorrd import logs
+from microtorrd.disk import jobs
+from microtorrd.disk.files import FileSet
+from microtorrd.disk.pool import DiskPool
+from microtorrd.disk.state import Durable, StateStore, TorrentRecord
+from microtorrd.errors import NotFound, StorageError
+from microtorrd.greenlets import Crew
+
+T = TypeVar("T")
+
+#: The journal's shortest period: what a killed process can lose, and a tenth of a percent of a core.
+JOURNAL_S = 0.05
+
+#: How often files are synced while they are written to: what a power cut makes us fetch again.
+SYNC_S = 5.0
+
+#: How often totals are journalled.
+TOTALS_S = 15.0
+
+#: After a failed commit.
+RETRY_S = 5.0
+
+_log = logs.get(room="ledger")
+
+
+class Page:
+    """What the ledger knows of one torrent that is open."""
+
+    __slots__ = (
+        "dirty",
+        "files",
+        "have",
+        "in_flight",
+        "info_hash",
+        "on_failure",
+        "sync_all",
+        "totals",
+        "unsynced",
+    )
+
+    def __init__(
+        self,
+        info_hash: bytes,
+        *,
+        files: FileSet,
+        have: Callable[[], bytes],
+        on_failure: Callable[[StorageError], None],
+        dirty: bool,
+    ) -> None:
+        self.info_hash = info_hash
+        self.files = files
+        self.have = have  # the bitfield of verified pieces as it is now
+        self.on_failure = on_failure
+        self.dirty = dirty  # on record as perhaps written to
+        self.in_flight = 0  # writes that have begun and not ended
+        self.unsynced = False
+        self.sync_all = False  # files were written by an earlier process: sync all of them once
+        self.totals = (0, 0)  # as last recorded
+
+
+class Ledger:
+    """The written memory of the session."""
+
+    def __init__(self, path: str, *, pool: DiskPool, crew: Crew) -> None:
+        self._pool = pool
+        self._crew = crew
+        self._threads = ThreadPool(1)
+        self._pages: dict[bytes, Page] = {}
+        self._journal: set[bytes] = set()
+        self._to_mark: set[bytes] = set()
+        self._wake = Event()
+        self._queued: list[Callable[[], None]] = []
+        self._trouble: str | None = None
+        self._closed = False
+        self._store: StateStore = self._threads.apply(StateStore, (path,))
+        self.boot_id = self._store.boot_id
+
+    def start(self) -> None:
+        """Begin to journal and to sync."""
+        self._crew.spawn("journal", self._keep_journal)
+        self._crew.spawn("sync", self._keep_syncing)
+
+    # ------------------------------------------------------------------------ torrents and their choices
+
+    def summaries(self) -> list[TorrentRecord]:
+        """All torrents on record. Waits."""
+        return self._run(self._store.load_summaries)
+
+    def metainfo(self, info_hash: bytes) -> bytes:
+        """The metainfo file of a torrent. Waits."""
+        return self._run(partial(self._store.metainfo, info_hash))
+
+    def add(self, record: TorrentRecord) -> None:
+        """Put a torrent on record. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.add, record))
+
+    def change(self, info_hash: bytes, **fields: Any) -> None:
+        """Change a record by the operator's wish. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.update_fields, info_hash, **fields))
+
+    def update(self, info_hash: bytes, **fields: Any) -> None:
+        """Change a record in passing: soon, without waiting."""
+        self._queued.append(partial(self._store.update_fields, info_hash, **fields))
+        self._wake.set()
+
+    def remove(self, info_hash: bytes) -> None:
+        """Strike a torrent out. Waits for the commit. Raises StorageError."""
+        self.close_page(info_hash)
+        self._run(partial(self._store.remove, info_hash))
+
+    # ------------------------------------------------------------------------------------ open torrents
+
+    def open_page(self, page: Page, *, sync_all: bool) -> None:
+        """From now on this torrent's progress is written down."""
+        page.sync_all = page.unsynced = sync_all
+        self._pages[page.info_hash] = page
+
+    def close_page(self, info_hash: bytes) -> None:
+        """Nothing more of this torrent is written down; the record keeps what it has."""
+        self._pages.pop(info_hash, None)
+        self._journal.discard(info_hash)
+        self._to_mark.discard(info_hash)
+
+    def follow(self, info_hash: bytes, files: FileSet) -> None:
+        """The files of this torrent were moved: sync them there from now on."""
+        page = self._pages.get(info_hash)
+        if page is not None:
+            page.files = files
+
+    def settle(self, info_hash: bytes) -> None:
+        """Sync this torrent's files and record it clean, before somebody moves them. Waits."""
+        page = self._pages.get(info_hash)
+        if page is not None:
+            self._sync([page])
+
+    def will_write(self, info_hash: bytes) -> None:
+        """A write of this torrent begins."""
+        page = self._pages.get(info_hash)
+        if page is None:
+            return
+        page.in_flight += 1
+        page.unsynced = True
+        if not page.dirty:
+            page.dirty = True
+            self._to_mark.add(info_hash)
+            self._wake.set()
+
+    def wrote(self, info_hash: bytes) -> None:
+        """A write of this torrent has ended, well or not."""
+        page = self._pages.get(info_hash)
+        if page is not None:
+            page.in_flight -= 1
+
+    def progressed(self, info_hash: bytes) -> None:
+        """The bitfield has grown: journal it."""
+        if info_hash in self._pages:
+            self._journal.add(info_hash)
+            self._wake.set()
+
+    def checked(self, info_hash: bytes, bad: Iterable[int], then: Callable[[], None]) -> None:
+        """A check found what is there: take back the bad pieces on record, then call `then`, on the hub."""
+        page = self._pages.get(info_hash)
+        if page is None:
+            return
+        page.sync_all = page.unsynced = True
+        mask = bytearray(b"\xff" * len(page.have()))
+        for piece in bad:
+            mask[piece >> 3] &= ~(0x80 >> (piece & 7)) & 0xFF
+
+        def retract_first() -> None:
+            if any(byte != 0xFF for byte in mask):
+                self._run(partial(self._store.retract, info_hash, bytes(mask)))
+            then()
+            self.progressed(info_hash)
+
+        self._crew.spawn("retract", self._guarded, retract_first, page)
+
+    def record_totals(self, totals: Iterable[tuple[bytes, int, int]]) -> None:
+        """Journal bytes received and sent, ever, of the torrents where they changed."""
+        changed = []
+        for info_hash, down, up in totals:
+            page = self._pages.get(info_hash)
+            if page is not None and page.totals != (down, up):
+                page.totals = (down, up)
+                changed.append((info_hash, down, up))
+        if changed:
+            self._queued.append(partial(self._store.record_totals, changed))
+            self._wake.set()
+
+    def close(self) -> None:
+        """Journal, sync and record everything that is pending, and close the database. Waits."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            self._write_journal()
+            self._sync([page for page in self._pages.values() if page.unsynced or page.dirty])
+            self._run(self._store.close)
+        except StorageError as error:
+            _log.error("state_not_saved", cause=error.cause, path=error.path, reason=str(error))
+        self._threads.kill()
+
+    # ----------------------------------------------------------------------------------------- our own
+
+    def _run(self, work: Callable[[], T]) -> T:
+        """Run in the database's thread while this greenlet waits."""
+        result: T = self._threads.apply(work)
+        return result
+
+    def _guarded(self, work: Callable[[], None], page: Page) -> None:
+        try:
+            work()
+        except StorageError as error:
+            page.on_failure(error)
+
+    def _keep_journal(self) -> None:
+        while not self._closed:
+            self._wake.wait()
+            self._wake.clear()
+            try:
+                self._write_journal()
+                self._trouble = None
+                gevent.sleep(JOURNAL_S)
+            except StorageError as error:
+                if self._trouble != error.cause:
+                    self._trouble = error.cause
+                    _log.error("state_not_written", cause=error.cause, path=error.path, reason=str(error))
+                gevent.sleep(RETRY_S)
+                self._wake.set()
+
+    def _write_journal(self) -> None:
+        """Write what is pending. What fails stays pending. Raises StorageError."""
+        if self._to_mark:
+            marked = set(self._to_mark)
+            self._run(partial(self._store.mark_dirty, marked))
+            self._to_mark -= marked
+        while self._queued:
+            with suppress(NotFound):  # the torrent was removed meanwhile
+                self._run(self._queued[0])
+            del self._queued[0]
+        if self._journal:
+            grown, self._journal = self._journal, set()
+            batch = [(ih, self._pages[ih].have()) for ih in grown if ih in self._pages]
+            try:
+                self._run(partial(self._store.record_written, batch))
+            except StorageError:
+                self._journal |= grown
+                raise
+
+    def _keep_syncing(self) -> None:
+        while not self._closed:
+            gevent.sleep(SYNC_S)
+            pages = [page for page in self._pages.values() if page.unsynced]
+            if pages:
+                try:
+                    self._sync(pages)
+                except StorageError as error:
+                    _log.error("state_not_written", cause=error.cause, path=error.path, reason=str(error))
+
+    def _sync(self, pages: list[Page]) -> None:
+        """Sync the files of these torrents, then commit what was true before as durable."""
+        synced: list[tuple[Page, Durable]] = []
+        for page in pages:
+            before, idle = page.have(), page.in_flight == 0
+            everything, page.sync_all, page.unsynced = page.sync_all, False, False
+            try:
+                stats = self._pool.call(partial(jobs.sync, page.files, everything))
+            except StorageError as error:
+                page.unsynced, page.sync_all = True, everything
+                page.on_failure(error)
+                continue
+            clean = idle and page.in_flight == 0 and not page.unsynced and page.have() == before
+            synced.append((page, Durable(page.info_hash, before, stats, clean)))
+        if not synced:
+            return
+        # A write that begins from here on marks the torrent dirty again: in the same thread, after it.
+        for page, durable in synced:
+            if durable.clean:
+                page.dirty = False
+                self._journal.discard(page.info_hash)
+        try:
+            self._run(partial(self._store.record_all_durable, [durable for _, durable in synced]))
+        except StorageError:
+            for page, _ in synced:
+                page.unsynced = page.dirty = True
+            raise

@@ -1,0 +1,192 @@
+"""What outside readers see of a torrent: plain dictionaries made from snapshots and records.
+
+The names are a promise (SPEC 8): sizes in bytes, rates in bytes a second, times RFC 3339, ids lower-case hex.
+Nothing here waits or changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from microtorrd.core.events import PeerView, Snapshot
+from microtorrd.times import rfc3339
+
+if TYPE_CHECKING:
+    from microtorrd.net.announcer import TrackerStatus
+    from microtorrd.torrent import Torrent
+
+Row = dict[str, Any]
+
+#: A time to the end beyond this is no estimate any more.
+ETA_MAX_S = 365 * 86_400
+
+
+def list_row(torrent: Torrent) -> Row:
+    """One row of `torrent.list`."""
+    record, snapshot = torrent.content.record, torrent.snapshot()
+    done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
+    state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
+    uploaded, downloaded = torrent.totals()
+    down_rate = 0.0 if snapshot is None else snapshot.down_bytes_per_s
+    return {
+        "name": record.name,
+        "info_hash": record.info_hash.hex(),
+        "id_hash": None if record.id_hash is None else record.id_hash.hex(),
+        "state": state,
+        "progress": done / record.length if record.length else 1.0 if done_when_empty(snapshot) else 0.0,
+        "size_bytes": record.length,
+        "done_bytes": done,
+        "down_bytes_per_s": round(down_rate),
+        "up_bytes_per_s": 0 if snapshot is None else round(snapshot.up_bytes_per_s),
+        "peers": 0 if snapshot is None else snapshot.seeders + snapshot.leechers,
+        "seeders": 0 if snapshot is None else snapshot.seeders,
+        "eta_s": eta_s(record.length - done, down_rate) if state == "downloading" else None,
+        "save_to": record.save_to,
+        "label": record.label,
+        "error": error_row(torrent),
+        "added_at": rfc3339(record.added_at),
+        "uploaded_bytes": uploaded,
+        "downloaded_bytes": downloaded,
+        "ratio": round(uploaded / record.length, 4) if record.length else None,
+        "piece_length": record.piece_length,
+        "piece_count": torrent.content.geometry.piece_count,
+        "completed_at": None if record.completed_at is None else rfc3339(record.completed_at),
+        "checked": check_progress(torrent, snapshot),
+    }
+
+
+def done_when_empty(snapshot: Snapshot | None) -> bool:
+    """Content of no bytes at all is whole as soon as its files were made."""
+    return snapshot is not None and snapshot.state == "seeding"
+
+
+def check_progress(torrent: Torrent, snapshot: Snapshot | None) -> float | None:
+    """How far a running check is, 0 to 1; None when none runs."""
+    if snapshot is None or snapshot.state != "checking":
+        return None
+    if snapshot.to_check:
+        return round(snapshot.checked_pieces / snapshot.to_check, 4)
+    return round(torrent.content.confirmed_share, 4)
+
+
+def error_row(torrent: Torrent) -> Row | None:
+    """Why the torrent is parked; None when it is not."""
+    failure = torrent.content.failure
+    if failure is None:
+        return None
+    return {"cause": failure.cause, "path": failure.path, "message": str(failure)}
+
+
+def detail_row(torrent: Torrent) -> Row:
+    """Everything of `torrent.show`: the row and what does not fit into a list."""
+    record, snapshot = torrent.content.record, torrent.snapshot()
+    waste = 0 if snapshot is None else snapshot.wasted_bytes
+    corrupt = 0 if snapshot is None else snapshot.corrupt_pieces
+    return {
+        **list_row(torrent),
+        "private": torrent.content.private,
+        **torrent.content.about,
+        "file_count": len(torrent.content.entries),
+        "content_path": torrent.content.path,
+        "pieces_done": 0 if snapshot is None else snapshot.have_count,
+        "leechers": 0 if snapshot is None else snapshot.leechers,
+        "wasted_bytes": waste,
+        "corrupt_pieces": corrupt,
+        "settings": {
+            "wait_seeders": record.wait_seeders,
+            "wait_leechers": record.wait_leechers,
+            "sequential": record.sequential,
+            "seed_after_download": record.seed_after_download,
+            "down": record.down_limit,
+            "up": record.up_limit,
+        },
+        "confirmed": record.confirmed,
+        "trackers": tracker_rows(torrent),
+        "last_download": torrent.content.last_download,
+    }
+
+
+def peer_rows(torrent: Torrent) -> list[Row]:
+    """The connected peers, the fastest first."""
+    snapshot = torrent.snapshot(with_peers=True)
+    peers: Sequence[PeerView] = () if snapshot is None else snapshot.peers
+    ordered = sorted(peers, key=lambda peer: -(peer.down_bytes_per_s + peer.up_bytes_per_s))
+    return [
+        {
+            "host": peer.host,
+            "port": peer.port,
+            "peer_id": peer.peer_id.hex(),
+            "client": peer.client or client_of(peer.peer_id),
+            "incoming": peer.incoming,
+            "progress": peer.progress,
+            "is_seeder": peer.is_seeder,
+            "am_choking": peer.am_choking,
+            "am_interested": peer.am_interested,
+            "peer_choking": peer.peer_choking,
+            "peer_interested": peer.peer_interested,
+            "optimistic": peer.optimistic,
+            "snubbed": peer.snubbed,
+            "down_bytes": peer.down_bytes,
+            "up_bytes": peer.up_bytes,
+            "down_bytes_per_s": round(peer.down_bytes_per_s),
+            "up_bytes_per_s": round(peer.up_bytes_per_s),
+            "requests_out": peer.requests_out,
+        }
+        for peer in ordered
+    ]
+
+
+def client_of(peer_id: bytes) -> str:
+    """The printable start of a peer id, which is where clients put their mark (BEP 20)."""
+    return "".join(chr(byte) if 0x20 < byte < 0x7F else "." for byte in peer_id[:8])
+
+
+def file_rows(torrent: Torrent) -> list[Row]:
+    """The files of the torrent and how much of each is there, counted in whole pieces."""
+    core, content = torrent.core, torrent.content
+    rows: list[Row] = []
+    offset = 0
+    for entry in content.entries:
+        done = 0 if core is None else content.verified_bytes(core.have, offset, entry.length)
+        rows.append(
+            {
+                "path": "/".join(entry.path),
+                "size_bytes": entry.length,
+                "done_bytes": done,
+                "progress": done / entry.length if entry.length else 1.0,
+            }
+        )
+        offset += entry.length
+    return rows
+
+
+def tracker_rows(torrent: Torrent) -> list[Row]:
+    """The trackers and how each answered last."""
+    if torrent.host is None:
+        return []
+    return [tracker_row(status) for status in torrent.announcer.status()]
+
+
+def tracker_row(status: TrackerStatus) -> Row:
+    """One tracker of the torrent in one dialect."""
+    return {
+        "url": status.url,
+        "tier": status.tier,
+        "dialect": status.dialect,
+        "state": status.state,
+        "last_announce_at": None if status.last_announce_at is None else rfc3339(status.last_announce_at),
+        "next_announce_at": None if status.next_announce_at is None else rfc3339(status.next_announce_at),
+        "interval_s": status.interval_s,
+        "peers_received": status.peers_received,
+        "seeders": status.seeders,
+        "leechers": status.leechers,
+        "message": status.message,
+    }
+
+
+def eta_s(left: int, rate: float) -> float | None:
+    """Seconds to go at this rate; None when there is no end in sight."""
+    if rate <= 0 or left / rate > ETA_MAX_S:
+        return None
+    return round(left / rate, 1)

@@ -1,0 +1,408 @@
+"""One torrent of the session: how it comes to life, what the operator wishes of it, and how it ends.
+
+It brings together the record and its bytes (`content.py`), the core with its surroundings (`host.py`) and the
+announcer. Until it is loaded there is no core, and wishes are kept for it. Methods that wait say so.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from microtorrd import __version__, logs
+from microtorrd.content import Content, Trusted
+from microtorrd.core import events
+from microtorrd.core.core import Core, Phase
+from microtorrd.core.events import Fact, Snapshot, TorrentSettings
+from microtorrd.disk.state import TorrentRecord
+from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
+from microtorrd.facilities import Facilities
+from microtorrd.host import CoreHost
+from microtorrd.ledger import Page
+from microtorrd.net.announcer import Announcer, AnnounceStats
+from microtorrd.net.connect import Joined
+from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.metainfo import Metainfo
+from microtorrd.rate import TokenBucket
+
+#: Causes after which files are looked at again before anything of them is offered.
+SUSPECT_CAUSES = frozenset({"changed", "not_found", "mismatch", "id_hash_mismatch", "io_error"})
+
+
+class Torrent:
+    """One torrent. Made at once; `load` makes it work."""
+
+    announcer: Announcer
+
+    def __init__(self, content: Content, facilities: Facilities) -> None:
+        record = content.record
+        self.content = content
+        self.facilities = facilities
+        self.info_hash: bytes = record.info_hash
+        self.swarm_ids = tuple({record.info_hash: None, (record.id_hash or record.info_hash): None})
+        self.crew = facilities.crew.child(self.short_id)
+        self.up = TokenBucket(record.up_limit)
+        self.down = TokenBucket(record.down_limit)
+        self.moving = False
+        self.move_progress = (0, 0)  # bytes done and to do
+        self.host: CoreHost | None = None  # None until `load` is done
+        self._log = logs.get(room="torrent", torrent=record.name)
+        self._kept: list[Fact] = []  # facts that came before the core was there
+        self._shown: tuple[events.State, str | None] | None = None
+        self._probing = False
+        self._gone = False
+
+    # --------------------------------------------------------------------------------------- reading
+
+    @property
+    def short_id(self) -> str:
+        """Enough of the id to tell torrents apart."""
+        return self.info_hash.hex()[:8]
+
+    @property
+    def core(self) -> Core | None:
+        """The core, None while the torrent is being loaded."""
+        return None if self.host is None else self.host.core
+
+    @property
+    def takes_peers(self) -> bool:
+        """Whether a connection for this torrent is welcome."""
+        return self.core is not None and self.core.phase is Phase.RUNNING and not self._gone
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether a disk error holds it, whose cause may go away."""
+        return self.content.failure is not None and not self._gone and not self._probing
+
+    @property
+    def writes_no_more(self) -> bool:
+        """Whether its files are only read: they are complete, or not ours to write."""
+        return self.content.record.seed_only or (self.core is not None and self.core.have.complete)
+
+    def snapshot(self, *, with_peers: bool = False) -> Snapshot | None:
+        """The frozen picture of the core, None while the torrent is being loaded."""
+        return (
+            None if self.core is None else self.core.snapshot(self.facilities.clock(), with_peers=with_peers)
+        )
+
+    def totals(self) -> tuple[int, int]:
+        """Payload bytes ever sent and ever received."""
+        record, snapshot = self.content.record, self.snapshot()
+        if snapshot is None:
+            return record.up_total, record.down_total
+        return record.up_total + snapshot.up_bytes, record.down_total + snapshot.down_bytes
+
+    def announce_stats(self) -> AnnounceStats:
+        """What a tracker is told of the progress: this run of the daemon, as BEP 3 has it."""
+        snapshot, length = self.snapshot(), self.content.record.length
+        if snapshot is None:
+            return AnnounceStats(uploaded=0, downloaded=0, left=length)
+        return AnnounceStats(
+            uploaded=snapshot.up_bytes, downloaded=snapshot.down_bytes, left=length - snapshot.done_bytes
+        )
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Publish a note of this torrent."""
+        notes = self.facilities.notes
+        if notes.has_readers:
+            notes.publish(kind, info_hash=self.info_hash.hex(), name=self.content.record.name, **facts)
+
+    def note_progress(self) -> None:
+        """Publish how far a transfer or check is."""
+        snapshot = self.snapshot()
+        if snapshot is None:
+            return
+        self.note(
+            "progress",
+            state=snapshot.state,
+            done_bytes=snapshot.done_bytes,
+            size_bytes=self.content.record.length,
+            down_bytes_per_s=round(snapshot.down_bytes_per_s),
+            up_bytes_per_s=round(snapshot.up_bytes_per_s),
+            peers=snapshot.seeders + snapshot.leechers,
+            seeders=snapshot.seeders,
+            checked_pieces=snapshot.checked_pieces,
+            to_check=snapshot.to_check,
+        )
+
+    # ------------------------------------------------------------------------------------ life, death
+
+    def load(self, metainfo: Metainfo | None) -> None:
+        """Look at what is on disk, make the core, and let the torrent run if it should. Waits for the disk.
+
+        A disk that cannot be read parks the torrent; it is probed like any other parked one.
+        """
+        failure: StorageError | None = None
+        try:
+            trusted = self.content.open(metainfo)
+        except StorageError as error:
+            failure = error
+            trusted = Trusted(Bitfield(self.content.geometry.piece_count), recheck_all=True)
+        if self._gone or self.crew.stopped:
+            return
+        record = self.content.record
+        core = self._make_core(trusted.have)
+        self.announcer = self.facilities.make_announcer(
+            self.content.trackers,
+            info_hash=record.info_hash,
+            id_hash=record.id_hash,
+            stats=self.announce_stats,
+            on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
+            on_note=lambda kind, facts: self.note(kind, **facts),
+        )
+        self._open_page(core, trusted)
+        self.host = CoreHost(core, self, record.name)
+        if failure is not None:
+            self._kept.insert(0, events.StorageFailed(failure))
+        if trusted.recheck:
+            self._kept.insert(0, events.RecheckWanted(trusted.recheck))
+        if not record.stopped:
+            if failure is None:
+                failure = self._prepare()
+                if failure is not None:
+                    self._kept.insert(0, events.StorageFailed(failure))
+            self._kept.insert(0, events.Started(recheck=trusted.recheck_all))
+        elif trusted.recheck_all and failure is None:
+            self._kept.insert(0, events.RecheckWanted(range(self.content.geometry.piece_count)))
+        kept, self._kept = self._kept, []
+        self.host.post(kept)
+
+    def _make_core(self, have: Bitfield) -> Core:
+        record, facilities = self.content.record, self.facilities
+        return Core(
+            geometry=self.content.geometry,
+            have=have,
+            settings=facilities.swarm,
+            torrent=settings_of(record),
+            lend=self._lend,
+            chance=random.Random(),
+            client=f"microtorrd/{__version__}",
+            listen_port=facilities.listen_port,
+            has_id_hash=record.id_hash is not None and not record.confirmed,
+            info_hash=record.info_hash,
+            private=self.content.private,
+            peer_id=facilities.peer_id,
+            name=self.content.path,
+        )
+
+    def _open_page(self, core: Core, trusted: Trusted) -> None:
+        page = Page(
+            self.info_hash,
+            files=self.content.files,
+            have=core.have.to_bytes,
+            on_failure=lambda error: self.post((events.StorageFailed(error),)),
+            dirty=self.content.record.dirty,
+        )
+        self.facilities.ledger.open_page(page, sync_all=trusted.sync_first)
+
+    def _prepare(self) -> StorageError | None:
+        """Make files before the first write. Waits."""
+        if self.writes_no_more:
+            return None
+        try:
+            self.content.prepare()
+        except StorageError as error:
+            return error
+        return None
+
+    def halt(self) -> None:
+        """Say goodbye to peers and trackers; what is on record stays."""
+        if self.host is not None:
+            self.host.post((events.Stopped(),))
+
+    def close(self) -> None:
+        """Let go of everything that runs for this torrent. Waits a moment for its greenlets."""
+        self._gone = True
+        self.facilities.active.discard(self)
+        self.content.close()
+        self.crew.stop(1.0)
+
+    def bury(self, data: bool) -> None:
+        """After it was struck off the record: end what runs, and delete its files where that was wished."""
+        self.close()
+        if data:
+            try:
+                self.content.delete()
+            except StorageError as error:
+                self._log.error("data_not_deleted", cause=error.cause, path=error.path, reason=str(error))
+                self.note("storage_failed", cause=error.cause, path=error.path, message=str(error))
+
+    # ----------------------------------------------------------------------------- what comes from outside
+
+    def post(self, facts: Sequence[Fact]) -> None:
+        """Hand facts to the core, or keep them until there is one."""
+        if self.host is None:
+            self._kept.extend(facts)
+        else:
+            self.host.post(facts)
+
+    def adopt(self, joined: Joined) -> None:
+        """Take over a connection whose handshake is done."""
+        if self.host is None or not self.takes_peers:
+            joined.sock.close()
+        else:
+            self.host.adopt(joined)
+
+    def tick(self) -> None:
+        """Comes about once a second while the torrent is among the active ones."""
+        host = self.host
+        if host is None:
+            return
+        if host.core.idle and not host.connected:
+            self.facilities.active.discard(self)
+        host.post((events.Ticked(),))
+
+    def probe(self) -> None:
+        """See, behind this call, whether the cause of the failure is gone, and go on if so."""
+        self._probing = True
+        self.crew.spawn("probe", self._probe)
+
+    def _probe(self) -> None:
+        try:
+            self.content.probe()
+        except StorageError as error:
+            self._log.debug("still_parked", cause=error.cause, reason=str(error))
+        else:
+            self.post((events.StorageRecovered(),))
+        finally:
+            self._probing = False
+
+    def _lend(self, size: int) -> memoryview | None:
+        return self.facilities.lend(size, self)
+
+    # ----------------------------------------------------------------------------- what the operator wishes
+
+    def pause(self) -> None:
+        """Stop until resumed. Waits for the record."""
+        self._change(stopped=True)
+        self.post((events.Stopped(),))
+
+    def resume(self) -> None:
+        """Run; a torrent that is parked is tried again. Waits for the record."""
+        if self.moving:
+            raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
+        failure = self.content.failure
+        self._change(stopped=False)
+        if self.host is not None:
+            self.crew.spawn("resume", self._resume, failure is not None and failure.cause in SUSPECT_CAUSES)
+
+    def _resume(self, recheck: bool) -> None:
+        """Make files where they are needed, then let the core run."""
+        failure = self._prepare()
+        if failure is not None:
+            self.post((events.Started(), events.StorageFailed(failure)))
+        else:
+            self.post((events.Started(recheck=recheck),))
+
+    def seed(self) -> None:
+        """Run, and go on seeding when whole. Waits for the record."""
+        self.choose(seed_after_download=True)
+        self.resume()
+
+    def verify(self) -> None:
+        """Check all content again."""
+        self.post((events.RecheckWanted(range(self.content.geometry.piece_count)),))
+
+    def reannounce(self) -> None:
+        """Ask the trackers for peers now, as far as they allow."""
+        if self.host is not None:
+            self.announcer.reannounce(insist=True)
+
+    def choose(self, **fields: Any) -> None:
+        """Change run-time choices of this torrent. Waits for the record."""
+        self._change(**fields)
+        record, now = self.content.record, self.facilities.clock()
+        self.up.set_rate(record.up_limit, now)
+        self.down.set_rate(record.down_limit, now)
+        self.post((events.SettingsChanged(settings_of(record)),))
+        if "up_limit" in fields or "down_limit" in fields:
+            self.note("limits_changed", down=record.down_limit, up=record.up_limit)
+
+    def settings_changed(self) -> None:
+        """The configuration was reloaded."""
+        self.post((events.SettingsChanged(settings_of(self.content.record), self.facilities.swarm),))
+
+    def _change(self, **fields: Any) -> None:
+        try:
+            self.content.change(**fields)
+        except StorageError as error:
+            raise NotAllowed(f"the choice cannot be put on record: {error}", cause=error.cause) from None
+
+    def begin_move(self, save_to: str) -> None:
+        """Move the content to another directory, behind this call. Raises NotAllowed where it cannot be."""
+        record = self.content.record
+        if self.moving or self.host is None:
+            raise NotAllowed(f"{record.name!r} is busy", info_hash=self.info_hash.hex())
+        if record.save_to == save_to:
+            raise NotAllowed(f"{record.name!r} is in {save_to} already", path=save_to)
+        self.moving = True
+        self.host.post((events.Stopped(),))
+        self.crew.spawn("move", self._move, save_to)
+
+    def _move(self, save_to: str) -> None:
+        """Stop, move, verify, go on: at the new place, or where that failed at the old one."""
+        before = self.content.record.save_to
+        try:
+            assert self.core is not None
+            self.content.move(save_to, self.core.have.copy(), self._note_move)
+        except MicrotorrError as error:
+            self._log.error("move_failed", to=save_to, reason=str(error))
+            self.note("move_failed", save_to=before, wanted=save_to, message=str(error))
+        else:
+            self._log.info("moved", save_to=save_to)
+            self.note("moved", save_to=save_to, before=before)
+        finally:
+            self.moving = False
+        if not self.content.record.stopped:
+            self._resume(recheck=False)
+
+    def _note_move(self, done_bytes: int, size_bytes: int) -> None:
+        """Called in a disk thread: the figures are published with the next note of progress."""
+        self.move_progress = (done_bytes, size_bytes)
+
+    # ------------------------------------------------------------------------------- for the core's host
+
+    def handled(self, core: Core) -> None:
+        """Publish a note when the state that people see has changed."""
+        if not core.idle:
+            self.facilities.active.add(self)
+        state, failure = core.state_shown()
+        shown = (state, None if failure is None else str(failure))
+        if shown == self._shown:
+            return
+        before, self._shown = self._shown, shown
+        self.content.failure = failure
+        self.note("state_changed", state=state, before=None if before is None else before[0])
+        if failure is None:
+            self._log.info("state_changed", state=state)
+        else:
+            self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
+        record = self.content.record
+        if (
+            state == "stopped"
+            and core.have.complete
+            and not record.seed_after_download
+            and not record.stopped
+        ):
+            self.content.update(stopped=True)  # it stopped by itself, and stays so after a restart
+
+    def became_complete(self, facts: dict[str, Any]) -> None:
+        """The content is whole: remember when and how, and drop what only a download needs."""
+        self.content.last_download = facts
+        self.content.update(completed_at=time.time())
+        self.content.forget_hashes()
+        self._log.info(
+            "completed", **{key: value for key, value in facts.items() if not isinstance(value, list)}
+        )
+
+
+def settings_of(record: TorrentRecord) -> TorrentSettings:
+    """The part of a record that the core needs to know."""
+    return TorrentSettings(
+        wait_seeders=record.wait_seeders,
+        wait_leechers=record.wait_leechers,
+        sequential=record.sequential,
+        seed_after_download=record.seed_after_download,
+    )
