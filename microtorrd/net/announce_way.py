@@ -141,7 +141,7 @@ class Way(Entry):
                 min_interval_s=reply.min_interval,
                 seeders=reply.complete,
                 leechers=reply.incomplete,
-                peers=len(reply.peers) if reply.peers or turn.event == "started" else None,
+                peers=len(heard.addresses) if reply.peers or turn.event == "started" else None,
                 tracker_id=reply.tracker_id or None,
                 warning=reply.warning,
             ),
@@ -249,7 +249,9 @@ class Farewell:
         self.way = way
         self.turn = turn
         self.place: Place = turn.tracker.place
-        self.is_urgent = self.is_farewell = True
+        self.is_farewell = True
+        # A MicroTorr tracker forgets us in half a minute anyway: when time is short, the others go first.
+        self.is_urgent = way.rounds.dialect == "bittorrent"
         self.is_metered = self.is_cancelled = self.is_running = False
 
     def run(self, within_s: float | None) -> str | None:

@@ -52,7 +52,7 @@ class TrackerStatus:
     next_announce_at: float | None
     interval_s: float | None
     min_interval_s: float | None
-    peers_received: int | None  # in its last reply that had any
+    peers_received: int | None  # that could be used, in its last reply that had any
     seeders: int | None
     leechers: int | None
     message: str  # its warning, or why it failed

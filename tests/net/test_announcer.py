@@ -615,6 +615,21 @@ def test_a_stop_sends_all_farewells_at_once(crew: Crew) -> None:
         session.client.close_idle()
 
 
+def test_farewells_that_nothing_else_replaces_go_first(crew: Crew) -> None:
+    session = Session(crew, ScheduleLimits(per_host=1, farewells_per_host=1))
+    tracker = FakeTracker()
+    torrents = [session.torrent([tracker.url], id_hash=bytes([n]) * 20) for n in range(5)]
+    with closing(tracker), running(*torrents):
+        session.until(lambda: len(session.notes) == 10)
+        session.scheduler.quiet.wait(PATIENCE_S)
+        before = len(tracker.seen)
+        parted(session, *torrents)
+        session.client.close_idle()
+    dialects = [seen.dialect for seen in tracker.seen[before:]]
+    assert dialects == sorted(dialects)
+    assert Counter(dialects) == {"bittorrent": 5, "microtorr": 5}
+
+
 def test_a_stop_does_not_wait_for_a_dead_tracker(crew: Crew) -> None:
     session = Session(crew, AT_ONCE)
     tracker = FakeTracker(lambda _: http(EMPTY))
