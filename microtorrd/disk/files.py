@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from stat import S_ISREG
@@ -181,9 +181,9 @@ class FileSet:
             with self._leased(number, writable=False) as descriptor:
                 os.posix_fadvise(descriptor.fd, begin, part, os.POSIX_FADV_WILLNEED)
 
-    def drop_cached(self) -> None:
+    def drop_cached(self, numbers: Iterable[int]) -> None:
         """Let the kernel forget what is synced of these files, so that the next read asks the disk."""
-        for number in self._numbers:
+        for number in numbers:
             with self._leased(number, writable=False) as descriptor:
                 os.posix_fadvise(descriptor.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 

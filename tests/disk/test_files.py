@@ -8,6 +8,7 @@ import resource
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -162,7 +163,7 @@ def test_reading_without_waiting(sample: Sample, tmp_path: Path) -> None:
     got[:] = bytes(len(got))
     assert files.read_nowait(0, got)
     assert got == sample.content
-    files.drop_cached()
+    files.drop_cached([3])
     assert files.read_nowait(40_001, got[:100_000]) is kernel_has(files.path_of(3))
     os.truncate(files.path_of(0), 100)
     assert not files.read_nowait(0, got[:200])
@@ -607,7 +608,7 @@ def test_many_threads_share_few_descriptors(tmp_path: Path) -> None:
 
     outcomes: list[object] = []
     for number in range(32):
-        pool.submit(lambda number=number: work(number), outcomes.append)  # type: ignore[misc]
+        pool.submit(partial(work, number), outcomes.append)
     assert pool.close(20)
     assert outcomes == [None] * 32
     assert len(cache) <= 2
