@@ -77,6 +77,7 @@ class Daemon:
         self._invocation = invocation
         self._started_at = time.monotonic()
         self._crew = Crew("daemon")
+        self._rpc_crew = self._crew.child("rpc")
         self._wake = Event()  # somebody wants something of the main greenlet
         self._stop_wanted = ""  # by whom
         self._reload_wanted = False
@@ -154,7 +155,7 @@ class Daemon:
         session.start()
         control = self._open_control()
         services = Services(session=session, daemon=self)
-        self._server = ControlServer(control, services, self._crew.child("rpc"))
+        self._server = ControlServer(control, services, self._rpc_crew)
         self._server.start()
         if settings.tracker.enabled:
             self._tracker = self._make_tracker(settings)
@@ -191,7 +192,8 @@ class Daemon:
         Each part has its time; what has not ended by then is left to the end of the process.
         """
         began = time.monotonic()
-        _log.info("stopping", wanted_by=self._stop_wanted or "a failed start")
+        if self._stop_wanted:
+            _log.info("stopping", wanted_by=self._stop_wanted)
         self._manager.stopping()
         patience = Crew("patience")
         patience.spawn("extend", self._ask_for_patience)
@@ -206,7 +208,8 @@ class Daemon:
         self._manager.close()
         if self._lock is not None:
             self._lock.release()
-        _log.info("stopped", took_s=round(time.monotonic() - began, 3))
+        if self._stop_wanted:
+            _log.info("stopped", took_s=round(time.monotonic() - began, 3))
 
     def _ask_for_patience(self) -> None:
         for _ in range(int((STOP_SESSION_S + 3 * STOP_EDGE_S) / EXTEND_EVERY_S) + 1):
@@ -264,7 +267,7 @@ class Daemon:
         """Only while the hub turns, the disk threads answer and clients are let in."""
         while True:
             assert self._session is not None
-            if self._session.heartbeat() and "daemon.rpc/accept" in self._crew.alive():
+            if self._session.heartbeat() and "daemon.rpc/accept" in self._rpc_crew.alive():
                 self._manager.alive()
             else:
                 _log.error("heartbeat_missed")
@@ -304,6 +307,8 @@ def prepare_process() -> None:
     # systemd's watchdog ends a process with SIGABRT: the journal then shows where every thread stood.
     faulthandler.enable()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    # An error of known cause that comes out of a thread is told to whoever asked: gevent need not print it.
+    gevent.get_hub().NOT_ERROR += (MicrotorrError,)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_MAX if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:

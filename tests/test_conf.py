@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -43,6 +44,19 @@ def test_every_setting_says_what_it_is(name: str) -> None:
     assert len(record.sentence) > 30
     if record.kind in ("size", "rate", "duration") or (record.kind == "number" and record.key != "port"):
         assert re.search(r"more|less|low|long|high", record.sentence), "it says what high and low favour"
+
+
+def test_every_setting_is_used() -> None:
+    """Read somewhere as an attribute, outside of the rooms that only load settings."""
+    loading = {"settings.py", "settings_text.py", "config.py"}
+    read = {
+        node.attr
+        for file in (ROOT / "microtorrd").rglob("*.py")
+        if file.name not in loading or file.parent.name != "microtorrd"
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+    assert {name for name, record in RECORDS.items() if record.key not in read} == set()
 
 
 def test_the_names_that_scripts_rely_on_stay() -> None:

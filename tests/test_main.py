@@ -248,6 +248,31 @@ class TestLife:
         assert "nosuch0" in result.stderr
         assert "Traceback" not in result.stderr
 
+    def test_a_damaged_database_is_1_and_says_what_to_do(self, process: Process) -> None:
+        process.state.mkdir()
+        (process.state / "state.sqlite").write_bytes(b"garbage" * 1000)
+        result = microtorrd("--config", str(process.config))
+        assert result.returncode == 1
+        (line,) = [line for line in map(json.loads, result.stderr.splitlines()) if line["level"] == "error"]
+        assert f"{process.state}/state.sqlite: the state database is damaged" in line["error"]
+        assert (process.state / "state.sqlite").read_bytes() == b"garbage" * 1000, "nothing was touched"
+
+    @pytest.mark.parametrize(
+        ("setting", "says"),
+        [
+            ("rpc.socket=/etc/passwd/control.sock", "/etc/passwd/control.sock: Not a directory"),
+            ("rpc.socket_group=nosuchgroup", "there is no group 'nosuchgroup'"),
+            ("daemon.state_dir=/etc/passwd/state", "/etc/passwd/state cannot be used: Not a directory"),
+        ],
+    )
+    def test_what_only_an_edit_mends_is_78(self, process: Process, setting: str, says: str) -> None:
+        result = microtorrd("--config", str(process.config), "--set", setting)
+        assert result.returncode == 78
+        (line,) = [line for line in map(json.loads, result.stderr.splitlines()) if line["level"] == "error"]
+        assert says in line["error"]
+        assert line["key"] == setting.partition("=")[0]
+        assert not process.socket.exists()
+
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root is told")
     def test_root_is_warned_and_not_refused(self, process: Process) -> None:
         process.start()
