@@ -43,8 +43,8 @@ class Slot:
     The first wire whose block arrives copies the payload into `view`, and sets `filled_by` to its peer; from
     then on the slot is closed, and the same block from another peer is waste. Nobody writes to a closed slot.
 
-    A wire that has part of a block in `view` already sets `claimed_by` to its peer: another wire that the slot
-    is lent to collects its copy elsewhere, so that a block is never made of the bytes of two peers.
+    A wire that has part of a block in `view` already sets `claimed_by` to its peer: another wire that the
+    slot is lent to collects its copy elsewhere, so that a block is never made of the bytes of two peers.
     """
 
     __slots__ = ("begin", "claimed_by", "filled_by", "length", "piece", "view")
@@ -96,7 +96,7 @@ class PeerLeft(NamedTuple):
 
 
 class MessagesReceived(NamedTuple):
-    """Messages of one socket read in their order, without blocks and requests (they have facts of their own)."""
+    """Messages of one socket read in their order, but blocks and requests (those have their own facts)."""
 
     peer: int
     messages: Sequence[Message]
@@ -197,9 +197,10 @@ class MemoryWanted(NamedTuple):
 
 
 class SettingsChanged(NamedTuple):
-    """Run-time choices of this torrent changed."""
+    """Run-time choices of this torrent changed, or those of the daemon (None: they did not)."""
 
     settings: TorrentSettings
+    swarm: SwarmSettings | None = None
 
 
 Fact = (
@@ -238,7 +239,7 @@ class Fetch(NamedTuple):
 
 
 class Recall(NamedTuple):
-    """Take these slots back from the peer; send it a cancel for each. Blocks that come all the same are waste.
+    """Take these slots back from the peer; send it a cancel for each. Blocks that still come are waste.
 
     After it nothing is written to these slots by that peer's wire: their memory may be given away next.
     """
@@ -294,7 +295,7 @@ class Ban(NamedTuple):
 
 
 class Store(NamedTuple):
-    """Hash the piece, compare, write. The buffer goes back to the lender when the job ends, whatever comes out."""
+    """Hash the piece, compare, write. The buffer goes back to the lender when the job ends, good or bad."""
 
     buffer: PieceBuffer
     want_digests: bool  # of each block, also when the piece is good
@@ -334,7 +335,21 @@ class Emit(NamedTuple):
 
 
 Order = (
-    Fetch | Recall | Serve | Withdraw | Tell | Drop | Dial | Ban | Store | Release | Check | Confirm | Announce | Cease | Emit
+    Fetch
+    | Recall
+    | Serve
+    | Withdraw
+    | Tell
+    | Drop
+    | Dial
+    | Ban
+    | Store
+    | Release
+    | Check
+    | Confirm
+    | Announce
+    | Cease
+    | Emit
 )
 
 
@@ -351,7 +366,7 @@ class SwarmSettings:
     connections_per_torrent: int = 100
     dials_at_once: int = 16  # half-open connections a torrent
     pipeline_max_bytes: int = 8 << 20  # asked and not yet received, a peer
-    request_timeout_s: float = 60.0  # nothing arrives although asked: the peer is snubbed and its blocks asked elsewhere
+    request_timeout_s: float = 60.0  # nothing comes although asked: the peer is snubbed, others are asked
     idle_timeout_s: float = 240.0
     ban_after: int = 3  # corrupt pieces with this peer proven the culprit
 

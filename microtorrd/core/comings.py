@@ -1,0 +1,199 @@
+"""Who comes and who goes: admission, dialing, partings.
+
+Rules:
+- of two connections with the same peer both sides keep the same one: the one that the greater peer id opened;
+  of two in the same direction the newer one, which replaces a dead one. A newcomer from another host does
+  not push out a connection that has stood for a while: peer ids are no secret, and could be borrowed;
+- two peers that both have everything part, after a grace in which the last haves travel;
+- whoever is silent for too long goes.
+"""
+
+from __future__ import annotations
+
+from microtorrd.core.conversation import Conversation
+from microtorrd.core.culprits import Culprits
+from microtorrd.core.events import Dial, Drop, Emit, PeerJoined
+from microtorrd.core.fetching import Fetching
+from microtorrd.core.peer import Peer
+from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.swarm import Swarm
+from microtorrd.core.uploading import Uploading
+from microtorrd.core.verdicts import Verdicts, identity
+from microtorrd.proto.geometry import BLOCK_BYTES
+
+#: A connection younger than this may be one of two that were opened toward each other.
+CROSSING_S = 10.0
+
+#: How long two peers that have everything stay connected.
+SEEDS_GRACE_S = 2.0
+
+
+class Comings:
+    """The door of one torrent."""
+
+    __slots__ = (
+        "_book",
+        "_conversation",
+        "_culprits",
+        "_fetching",
+        "_peer_id",
+        "_swarm",
+        "_uploading",
+        "_verdicts",
+    )
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        fetching: Fetching,
+        uploading: Uploading,
+        verdicts: Verdicts,
+        conversation: Conversation,
+        culprits: Culprits,
+        book: Peerbook,
+        peer_id: bytes,
+    ) -> None:
+        self._swarm = swarm
+        self._fetching = fetching
+        self._uploading = uploading
+        self._verdicts = verdicts
+        self._conversation = conversation
+        self._culprits = culprits
+        self._book = book
+        self._peer_id = peer_id  # b"": not known, then of two connections the older one is kept
+
+    # ------------------------------------------------------------------------------------- coming
+
+    def join(self, fact: PeerJoined, now: float) -> None:
+        """A handshake is done: let the peer in, or drop it with the reason."""
+        if fact.address is not None:
+            self._book.joined(fact.address, now)
+        peer = Peer(fact, pipeline_blocks=self._swarm.settings.pipeline_max_bytes // BLOCK_BYTES, now=now)
+        if (reason := self._objection(peer, now)) is not None:
+            self.turn_away(fact, reason, now)
+            return
+        self._swarm.peers[peer.number] = peer
+        self._verdicts.recipients_changed()
+        self._conversation.greet(peer, now)
+        self._swarm.orders.append(
+            Emit(
+                "peer_joined",
+                {
+                    "peer": peer.number,
+                    "host": peer.host,
+                    "peer_id": peer.peer_id.hex(),
+                    "incoming": peer.incoming,
+                },
+            )
+        )
+
+    def turn_away(self, fact: PeerJoined, reason: str, now: float) -> None:
+        """Drop a newcomer that was never let in."""
+        self._swarm.orders.append(Drop(fact.peer, reason))
+        if fact.address is not None and not self._connected(fact.address):
+            self._book.left(fact.address, now, is_seed=False, fault=False)
+
+    def _objection(self, peer: Peer, now: float) -> str | None:
+        """Why the newcomer cannot stay. An older connection that has to make way for it is dropped."""
+        swarm, book = self._swarm, self._book
+        if self._peer_id and peer.peer_id == self._peer_id:
+            if peer.address is not None:
+                book.bar(peer.address)
+            return "it is ourselves"
+        if self._culprits.is_banned(identity(peer)):
+            return "it is banned"
+        if peer.address is not None and book.state(peer.address) == "barred":
+            return "its address is barred"
+        twin = next((other for other in swarm.peers.values() if other.peer_id == peer.peer_id), None)
+        if twin is not None:
+            if self._newcomer_stays(twin, peer, now):
+                if peer.address is None:  # where it listens is known all the same
+                    peer.address, twin.address = twin.address, None
+                self.drop(twin, "the same peer has a newer connection", now, fault=False)
+            else:
+                if twin.address is None and peer.address is not None:
+                    twin.address = peer.address  # now we know where it listens
+                return "the same peer is connected already"
+        if len(swarm.peers) >= swarm.settings.connections_per_torrent:
+            return "this torrent has as many peers as it may have"
+        return None
+
+    def _newcomer_stays(self, twin: Peer, peer: Peer, now: float) -> bool:
+        if twin.host != peer.host and now - twin.joined_at > CROSSING_S:
+            return False
+        if twin.incoming == peer.incoming:
+            return twin.host == peer.host
+        if not self._peer_id:
+            return False
+        # Of a connection toward each other the one that the greater id opened; the other side judges alike.
+        return peer.incoming == (peer.peer_id > self._peer_id)
+
+    # -------------------------------------------------------------------------------------- going
+
+    def drop(self, peer: Peer, reason: str, now: float, *, fault: bool) -> None:
+        """Close the connection, and go on as if it were closed already."""
+        self._swarm.orders.append(Drop(peer.number, reason))
+        self.gone(peer, reason, now, fault=fault)
+
+    def drop_all(self, reason: str, now: float) -> None:
+        """Nobody stays."""
+        peers = list(self._swarm.peers.values())
+        for peer in peers:
+            peer.peer_interested = False  # or those still here would be given the slots of those gone
+        for peer in peers:
+            self.drop(peer, reason, now, fault=False)
+
+    def gone(self, peer: Peer, reason: str, now: float, *, fault: bool) -> None:
+        """The connection is closed: forget the peer."""
+        swarm = self._swarm
+        del swarm.peers[peer.number]
+        if peer.is_seed:
+            swarm.availability.seeds -= 1
+        elif peer.have is not None:
+            swarm.availability.remove(peer.have.bits)
+        self._fetching.left(peer)
+        self._uploading.left(peer, now)
+        self._verdicts.recipients_changed()
+        if peer.address is not None and not self._connected(peer.address):
+            self._book.left(peer.address, now, is_seed=peer.is_seed, fault=fault)
+        swarm.orders.append(
+            Emit(
+                "peer_left",
+                {
+                    "peer": peer.number,
+                    "host": peer.host,
+                    "peer_id": peer.peer_id.hex(),
+                    "reason": reason,
+                    "fault": fault,
+                },
+            )
+        )
+
+    def tick(self, now: float) -> None:
+        """Once a second: those who have been silent too long, and those who need nothing of each other."""
+        swarm = self._swarm
+        complete, idle_s = swarm.complete, swarm.settings.idle_timeout_s
+        for peer in swarm.peers.values():
+            peer.noise >>= 1
+            if now - peer.heard_at > idle_s:
+                swarm.condemn(peer, "silent for too long")
+            elif complete and peer.is_seed and now - peer.joined_at > SEEDS_GRACE_S:
+                swarm.condemn(peer, "both seeding")
+        self._book.look_after(now)
+        self.dial(now)
+
+    def dial(self, now: float) -> None:
+        """Connect to whom the book has, as far as the limits allow."""
+        swarm, book = self._swarm, self._book
+        if book.quiet:
+            return
+        room = min(
+            swarm.settings.dials_at_once,
+            swarm.settings.connections_per_torrent - len(swarm.peers),
+        )
+        for address in book.due(room - book.dialing, now):
+            swarm.orders.append(Dial(address))
+
+    def _connected(self, address: tuple[str, int]) -> bool:
+        return any(peer.address == address for peer in self._swarm.peers.values())

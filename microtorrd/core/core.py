@@ -1,0 +1,534 @@
+"""One torrent: facts in, orders out. The table of states, and the end of a download; the rest has its rooms.
+
+    STOPPED  --Started-->               CHECKING if something is to be checked, else RUNNING
+    CHECKING --all is checked-->        RUNNING
+    RUNNING  --a check is wanted-->     CHECKING
+    RUNNING, CHECKING --Stopped-->      STOPPED
+    any      --StorageFailed-->         FAILED
+    FAILED   --StorageRecovered-->      as from STOPPED if it is wanted to run, else STOPPED
+    FAILED   --Started, Stopped-->      as from STOPPED
+
+What people see (`State`) derives from it: downloading, seeding, waiting and confirming are all RUNNING.
+
+Rules:
+- `handle` never waits and calls nobody but `lend`; it is not re-entered; `orders` is the only way out;
+- peers are connected in RUNNING only; whoever joins at another time is dropped with the reason;
+- facts of peers that were dropped may still come in, and are ignored;
+- disk jobs that are under way when the torrent stops still count when they end;
+- waiting for seeders and leechers ends once and for all: a peer that leaves later makes nobody wait again.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from microtorrd.core import events
+from microtorrd.core.audit import audit
+from microtorrd.core.checking import Checking
+from microtorrd.core.comings import Comings
+from microtorrd.core.conversation import Conversation
+from microtorrd.core.culprits import Culprits
+from microtorrd.core.events import Announce, Cease, Confirm, Emit, Fact, Order, Snapshot, State
+from microtorrd.core.fetching import Fetching
+from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.shares import Shares
+from microtorrd.core.spreading import Spreading
+from microtorrd.core.swarm import Swarm
+from microtorrd.core.uploading import Uploading
+from microtorrd.core.verdicts import Verdicts
+from microtorrd.errors import ProtocolError, StorageError
+from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.geometry import Geometry
+
+#: A torrent that is not to seed leaves when nobody wants anything of it, or after this time.
+LEAVE_S = 3.0
+
+#: What a peer would not serve it is asked for again after this time.
+REFUSED_S = 10.0
+
+
+class Phase(Enum):
+    """The states of the table above."""
+
+    STOPPED = "stopped"
+    CHECKING = "checking"
+    RUNNING = "running"
+    FAILED = "failed"
+
+
+#: Why nobody is let in.
+CLOSED = {
+    Phase.STOPPED: "the torrent is stopped",
+    Phase.CHECKING: "the content is being checked",
+    Phase.FAILED: "the torrent has failed",
+}
+
+
+class Core:
+    """The whole behaviour of one torrent.
+
+    `have` becomes the core's own. `has_id_hash`: the metainfo names an `id_hash` that the content was not yet
+    confirmed to match. `peer_id` is ours; without it crossing connections are told apart less well.
+    """
+
+    def __init__(
+        self,
+        *,
+        geometry: Geometry,
+        have: Bitfield,
+        settings: events.SwarmSettings,
+        torrent: events.TorrentSettings,
+        lend: Callable[[int], memoryview | None],
+        chance: random.Random,
+        client: bytes | str,
+        listen_port: Callable[[], int] | int,
+        has_id_hash: bool,
+        info_hash: bytes,
+        private: bool = False,
+        peer_id: bytes = b"",
+        name: str = "",
+    ) -> None:
+        self.swarm = swarm = Swarm(geometry, have, settings=settings, choices=torrent, chance=chance)
+        self.private = private  # BEP 27: addresses come from trackers only; kept by whoever finds others
+        self.phase = Phase.STOPPED
+        self.failure: StorageError | None = None
+        self.book = Peerbook(chance)
+        self.culprits = Culprits()
+        self.shares = Shares()
+        self.checking = Checking(geometry.piece_count)
+        self.fetching = Fetching(swarm, lend=lend, suspicious=self.culprits.suspicious)
+        self.spreading = Spreading(swarm)
+        self.uploading = Uploading(swarm, self.spreading, info_hash)
+        self.verdicts = Verdicts(
+            swarm, self.fetching, culprits=self.culprits, shares=self.shares, book=self.book
+        )
+        conversation = Conversation(
+            swarm,
+            fetching=self.fetching,
+            uploading=self.uploading,
+            spreading=self.spreading,
+            book=self.book,
+            client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
+            listen_port=listen_port,
+            info_hash=info_hash,
+        )
+        self._conversation = conversation
+        self.comings = Comings(
+            swarm,
+            fetching=self.fetching,
+            uploading=self.uploading,
+            verdicts=self.verdicts,
+            conversation=conversation,
+            culprits=self.culprits,
+            book=self.book,
+            peer_id=peer_id,
+        )
+        self._name = name
+        self._busy = False
+        self._wanted = False  # to run
+        self._announced = False  # the trackers think that it runs
+        self._has_id_hash = has_id_hash
+        self._confirming = False
+        # Complete and done with: nothing follows from being complete any more.
+        self._settled = have.complete and not has_id_hash
+        self._most_seeders = self._most_leechers = 0
+        # What is there already was fetched when the waiting was over before.
+        self._waited = bool(have.count)
+        self._leave_by: float | None = None
+        self._refused_at = 0.0
+        self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
+            events.Started: self._on_started,
+            events.Stopped: self._on_stopped,
+            events.Ticked: self._on_ticked,
+            events.PeerJoined: self._on_peer_joined,
+            events.PeerLeft: self._on_peer_left,
+            events.MessagesReceived: self._on_messages_received,
+            events.BlocksReceived: self._on_blocks_received,
+            events.RequestsReceived: self._on_requests_received,
+            events.BlocksSent: self._on_blocks_sent,
+            events.AddressesFound: self._on_addresses_found,
+            events.DialFailed: self._on_dial_failed,
+            events.PieceStored: self._on_piece_stored,
+            events.PieceCorrupt: self._on_piece_corrupt,
+            events.StorageFailed: self._on_storage_failed,
+            events.StorageRecovered: self._on_storage_recovered,
+            events.PiecesChecked: self._on_pieces_checked,
+            events.RecheckWanted: self._on_recheck_wanted,
+            events.ContentConfirmed: self._on_content_confirmed,
+            events.MemoryFreed: self._on_memory_freed,
+            events.MemoryWanted: self._on_memory_wanted,
+            events.SettingsChanged: self._on_settings_changed,
+        }
+        self._waited = self._waited or self._waiting_is_over()
+
+    # ------------------------------------------------------------------------------------- outside
+
+    @property
+    def orders(self) -> list[Order]:
+        """What is to be done; the host takes the list and puts an empty one in its place."""
+        return self.swarm.orders
+
+    @orders.setter
+    def orders(self, orders: list[Order]) -> None:
+        self.swarm.orders = orders
+        self.swarm.batch += 1
+
+    @property
+    def have(self) -> Bitfield:
+        """What we have, verified; to be read, not written."""
+        return self.swarm.have
+
+    @property
+    def idle(self) -> bool:
+        """Ticks would do nothing: they can stop until another fact has been handled."""
+        if self.phase is not Phase.RUNNING:
+            return True
+        return (
+            not self.swarm.peers and self.book.quiet and not self.fetching.partials and self._leave_by is None
+        )
+
+    def handle(self, fact: Fact, now: float) -> None:
+        """Take in one fact; what follows is appended to `orders`."""
+        assert not self._busy, "Core.handle was entered again"
+        self._busy = True
+        try:
+            self._handlers[type(fact)](fact, now)
+            swarm, fetching = self.swarm, self.fetching
+            while swarm.condemned:
+                peer, fault = swarm.condemned.pop()
+                if peer.number in swarm.peers:
+                    self.comings.drop(peer, peer.condemned or "", now, fault=fault)
+            if not self._waited:
+                self._wait()
+            if fetching.stirred and fetching.enabled:
+                fetching.refill_all(now)
+            if self._leave_by is not None:
+                self._leave(now)
+        finally:
+            self._busy = False
+
+    def state_shown(self) -> tuple[State, StorageError | None]:
+        """The state that people see, and the cause of a failure."""
+        if self.phase is Phase.RUNNING:
+            if self._confirming:
+                return "checking", None
+            if self.have.complete:
+                return "seeding", None
+            return ("downloading" if self._waited else "waiting"), None
+        shown: dict[Phase, State] = {
+            Phase.STOPPED: "stopped",
+            Phase.CHECKING: "checking",
+            Phase.FAILED: "failed",
+        }
+        return shown[self.phase], self.failure
+
+    def snapshot(self, now: float, with_peers: bool = False) -> Snapshot:
+        """The frozen picture of everything."""
+        swarm, have, geometry = self.swarm, self.have, self.swarm.geometry
+        state, failure = self.state_shown()
+        done = have.count * geometry.piece_length
+        if have.count and have[geometry.piece_count - 1]:
+            done -= geometry.piece_length - geometry.piece_size(geometry.piece_count - 1)
+        seeders = sum(peer.is_seed for peer in swarm.peers.values())
+        return Snapshot(
+            state=state,
+            failure=failure,
+            have_count=have.count,
+            done_bytes=done,
+            down_bytes=swarm.down.total,
+            up_bytes=swarm.up.total,
+            wasted_bytes=swarm.wasted_bytes,
+            corrupt_pieces=swarm.corrupt_pieces,
+            down_bytes_per_s=swarm.down.rate(now),
+            up_bytes_per_s=swarm.up.rate(now),
+            seeders=seeders,
+            leechers=len(swarm.peers) - seeders,
+            checked_pieces=self.checking.checked,
+            to_check=self.checking.total,
+            peers=tuple(peer.view(geometry.piece_count, now) for peer in swarm.peers.values())
+            if with_peers
+            else (),
+        )
+
+    def check(self) -> None:
+        """Recount every invariant; AssertionError names the one that is broken. For tests: it is slow."""
+        audit(self)
+
+    # ---------------------------------------------------------------------------------- the states
+
+    def _on_started(self, fact: events.Started, now: float) -> None:
+        self._wanted = True
+        if fact.recheck:
+            self.checking.want_all()
+        if self.phase in {Phase.STOPPED, Phase.FAILED}:
+            self.failure = None
+            self._go(now)
+        elif fact.recheck:
+            self._begin_check(now)
+
+    def _on_stopped(self, _: events.Stopped, now: float) -> None:
+        self._wanted = False
+        self._stop(Phase.STOPPED, CLOSED[Phase.STOPPED], now)
+        self.failure = None
+
+    def _on_storage_failed(self, fact: events.StorageFailed, now: float) -> None:
+        if fact.piece is not None:
+            self.verdicts.lost(fact.piece)
+        if self.phase is not Phase.FAILED:
+            self._fail(fact.error, now)
+
+    def _on_storage_recovered(self, _: events.StorageRecovered, now: float) -> None:
+        if self.phase is not Phase.FAILED:
+            return
+        self.failure = None
+        self.phase = Phase.STOPPED
+        if self._wanted:
+            self._go(now)
+
+    def _on_recheck_wanted(self, fact: events.RecheckWanted, now: float) -> None:
+        self.checking.want(fact.pieces)
+        if self.phase in {Phase.RUNNING, Phase.CHECKING} and self.checking.wanted:
+            self._begin_check(now)
+
+    def _on_pieces_checked(self, fact: events.PiecesChecked, now: float) -> None:
+        if self.phase is not Phase.CHECKING:
+            return  # of a check that was stopped
+        have, checking = self.have, self.checking
+        for piece in fact.good:
+            have.set(piece)
+        for piece in fact.bad:
+            have.clear(piece)
+        checking.done(fact.good)
+        checking.done(fact.bad)
+        if not fact.done:
+            return
+        if checking.wanted and checking.progressed:
+            self.swarm.orders.append(checking.order())  # asked for while the check was under way
+            return
+        for piece in checking.give_up():
+            have.clear(piece)
+        self._checked(now)
+
+    def _go(self, now: float) -> None:
+        """From a standstill: check what is to be checked, then run."""
+        if self.checking.wanted:
+            self._begin_check(now)
+        else:
+            self._run(now)
+
+    def _begin_check(self, now: float) -> None:
+        if self.phase is Phase.CHECKING:
+            self.swarm.orders.append(Cease())
+        self._part(CLOSED[Phase.CHECKING], now)
+        self.phase = Phase.CHECKING
+        self.swarm.orders.append(self.checking.order())
+
+    def _checked(self, now: float) -> None:
+        """The check is over."""
+        self.fetching.start_over()
+        if not self.have.complete:
+            self._settled = False
+        elif self.checking.was_full and not self._settled and not self.shares.size:
+            # Every piece was read just now, and none was fetched in this run: nothing is left to confirm.
+            self._settled = True
+            self.swarm.orders.append(Emit("content_verified", {"pieces": self.have.count}))
+        self._run(now)
+
+    def _run(self, now: float) -> None:
+        self.phase = Phase.RUNNING
+        self.fetching.enabled = self._waited
+        if not self._announced:
+            self._announced = True
+            self.swarm.orders.append(Announce("started"))
+        self._look_complete(now)
+        if self.phase is Phase.RUNNING:
+            self.comings.dial(now)
+
+    def _part(self, reason: str, now: float) -> None:
+        """Nobody is connected any more, and nothing is under way but disk jobs."""
+        self.fetching.enabled = False
+        self.comings.drop_all(reason, now)
+        self.fetching.stop()
+        self._confirming = False
+        self._leave_by = None
+
+    def _stop(self, phase: Phase, reason: str, now: float) -> None:
+        if self.phase in {Phase.RUNNING, Phase.CHECKING}:
+            self._part(reason, now)
+            if self.phase is Phase.CHECKING:
+                self.fetching.start_over()
+            self.swarm.orders.append(Cease())
+            if self._announced:
+                self._announced = False
+                self.swarm.orders.append(Announce("stopped"))
+        self.phase = phase
+
+    def _fail(self, error: StorageError, now: float) -> None:
+        self._stop(Phase.FAILED, CLOSED[Phase.FAILED], now)
+        self.failure = error
+        self.swarm.orders.append(
+            Emit("storage_failed", {"cause": error.cause, "path": error.path, "message": str(error)})
+        )
+
+    # -------------------------------------------------------------------------- waiting, completing
+
+    def _waiting_is_over(self) -> bool:
+        choices = self.swarm.choices
+        return self._most_seeders >= choices.wait_seeders and self._most_leechers + 1 >= choices.wait_leechers
+
+    def _wait(self) -> None:
+        """Look whether everybody we wait for is here. Each number counts as soon as it was reached once."""
+        known = [peer for peer in self.swarm.peers.values() if peer.known]
+        seeders = sum(peer.is_seed for peer in known)
+        self._most_seeders = max(self._most_seeders, seeders)
+        self._most_leechers = max(self._most_leechers, len(known) - seeders)
+        if self._waiting_is_over():
+            self._waited = True
+            self.fetching.enabled = self.phase is Phase.RUNNING
+            self.fetching.stirred = True
+
+    def _look_complete(self, now: float) -> None:
+        """If everything is here: have it confirmed, or be done."""
+        self.book.seeding(self.have.complete, now)
+        if not self.have.complete or self._settled or self._confirming:
+            return
+        if self._has_id_hash:
+            self._confirming = True
+            self.swarm.orders.append(Confirm())
+        else:
+            self._completed(now)
+
+    def _on_content_confirmed(self, fact: events.ContentConfirmed, now: float) -> None:
+        if not self._confirming:
+            return  # of a run that was stopped
+        self._confirming = False
+        if fact.matches:
+            self._has_id_hash = False
+            self._completed(now)
+        else:
+            message = "the content does not match the id_hash of its metainfo"
+            self._fail(StorageError(message, path=self._name, cause="id_hash_mismatch"), now)
+
+    def _completed(self, now: float) -> None:
+        swarm = self.swarm
+        self._settled = True
+        summary = self.shares.summary(began_at=swarm.began_at, now=now)
+        summary["wasted_bytes"] = swarm.wasted_bytes
+        summary["corrupt_pieces"] = swarm.corrupt_pieces
+        swarm.orders.append(Emit("completed", summary))
+        swarm.orders.append(Announce("completed"))
+        if not swarm.choices.seed_after_download:
+            self._leave_by = now + LEAVE_S
+
+    def _leave(self, now: float) -> None:
+        """Stop, now that everything is here, unless somebody still wants something and there is time."""
+        if self._leave_by is None:
+            return
+        if now < self._leave_by and any(peer.peer_interested for peer in self.swarm.peers.values()):
+            return
+        self._wanted = False
+        self._stop(Phase.STOPPED, "complete, and not to seed", now)
+
+    # ----------------------------------------------------------------------------------- the facts
+
+    def _on_ticked(self, _: events.Ticked, now: float) -> None:
+        if self.phase is not Phase.RUNNING:
+            return
+        swarm = self.swarm
+        if swarm.peers:
+            if now - self._refused_at >= REFUSED_S:
+                self._refused_at = now
+                for peer in swarm.peers.values():
+                    peer.refused.clear()
+            self.fetching.watch(now)
+            self.uploading.tick(now)
+        if swarm.began_at is not None and not self.have.complete:
+            self.shares.sample(swarm.down.total, began_at=swarm.began_at, now=now)
+        self.comings.tick(now)
+
+    def _on_peer_joined(self, fact: events.PeerJoined, now: float) -> None:
+        if self.phase is not Phase.RUNNING:
+            self.comings.turn_away(fact, CLOSED[self.phase], now)
+            return
+        self.comings.join(fact, now)
+
+    def _on_peer_left(self, fact: events.PeerLeft, now: float) -> None:
+        peer = self.swarm.peers.get(fact.peer)
+        if peer is not None:
+            self.comings.gone(peer, fact.reason, now, fault=fact.fault)
+            self.comings.dial(now)
+
+    def _on_messages_received(self, fact: events.MessagesReceived, now: float) -> None:
+        peer = self.swarm.peers.get(fact.peer)
+        if peer is None:
+            return
+        peer.heard_at = now
+        try:
+            self._conversation.hear(peer, fact.messages, now)
+        except ProtocolError as error:
+            self.swarm.condemn(peer, str(error), fault=True)
+
+    def _on_requests_received(self, fact: events.RequestsReceived, now: float) -> None:
+        peer = self.swarm.peers.get(fact.peer)
+        if peer is None:
+            return
+        peer.heard_at = now
+        peer.known = True
+        try:
+            self.uploading.requested(peer, fact.requests, now)
+        except ProtocolError as error:
+            self.swarm.condemn(peer, str(error), fault=True)
+
+    def _on_blocks_received(self, fact: events.BlocksReceived, now: float) -> None:
+        swarm = self.swarm
+        peer = swarm.peers.get(fact.peer)
+        if peer is None:
+            return
+        peer.heard_at = now
+        swarm.wasted_bytes += fact.wasted_bytes
+        if fact.slots:
+            useful = self.fetching.received(peer, fact.slots, now)
+            peer.down.add(useful, now)
+            swarm.down.add(useful, now)
+
+    def _on_blocks_sent(self, fact: events.BlocksSent, now: float) -> None:
+        peer = self.swarm.peers.get(fact.peer)
+        if peer is not None:
+            self.uploading.sent(peer, fact.blocks, fact.payload_bytes, now)
+        else:
+            self.swarm.up.add(fact.payload_bytes, now)
+
+    def _on_addresses_found(self, fact: events.AddressesFound, now: float) -> None:
+        self.book.found(fact.addresses, fact.source, now)
+        if self.phase is Phase.RUNNING:
+            self.comings.dial(now)
+
+    def _on_dial_failed(self, fact: events.DialFailed, now: float) -> None:
+        self.book.failed(fact.address, now, ourselves=fact.ourselves)
+        if self.phase is Phase.RUNNING:
+            self.comings.dial(now)
+
+    def _on_piece_stored(self, fact: events.PieceStored, now: float) -> None:
+        self.verdicts.good(fact.piece, fact.digests, now)
+        if self.phase is Phase.RUNNING and self.have.complete:
+            self._look_complete(now)
+
+    def _on_piece_corrupt(self, fact: events.PieceCorrupt, _: float) -> None:
+        self.verdicts.bad(fact.piece, fact.digests)
+
+    def _on_memory_freed(self, _: events.MemoryFreed, now: float) -> None:
+        self.fetching.memory_freed(now)
+
+    def _on_memory_wanted(self, _: events.MemoryWanted, now: float) -> None:
+        self.fetching.give_back_orphans(now)
+
+    def _on_settings_changed(self, fact: events.SettingsChanged, _: float) -> None:
+        self.swarm.choices = fact.settings
+        if fact.swarm is not None:
+            self.swarm.settings = fact.swarm
+        if fact.swarm is not None:
+            self.swarm.settings = fact.swarm
+        self.fetching.picker.sequential = fact.settings.sequential

@@ -1,0 +1,451 @@
+"""What we ask of whom: pieces begun, blocks lent, the end game, memory.
+
+The order in which a peer with room is given work:
+1. more of the piece that it works on;
+2. a piece that somebody began and nobody works on;
+3. a new piece, the rarest it has (only what it suggests, of a microtorrd that hands its pieces out);
+4. free blocks of pieces that others work on. For a slow peer, or when memory is short, this comes before 3;
+5. blocks that are late elsewhere (`endgame.py`).
+
+Rules:
+- a piece is in `partials` from its first request until it is full, then in `storing` until the disk spoke;
+- memory comes from `lend`; when there is none we go on with what is begun and wait for `MemoryFreed`;
+- memory in pieces without a source goes back when somebody needs it, or after `ORPHAN_S`;
+- before memory is given away its blocks are recalled from whoever they are lent to;
+- the first copy of a block to arrive recalls the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from microtorrd.core.endgame import late_blocks
+from microtorrd.core.events import Fetch, PieceBuffer, Recall, Release, Slot, Store
+from microtorrd.core.partial import Block, Partial
+from microtorrd.core.peer import LEAST_BLOCKS, Peer
+from microtorrd.core.picker import Picker
+from microtorrd.core.swarm import Swarm
+from microtorrd.proto.messages import Interested, NotInterested, Reject
+
+#: A peer that needs longer than this for a whole piece joins pieces that are begun instead of beginning more.
+SLOW_PIECE_S = 20.0
+
+#: Memory in a piece without a source is kept this long in case the source comes back.
+ORPHAN_S = 60.0
+
+#: A seeder that hands its pieces out is asked for nothing else until it has been silent this long.
+HAND_PATIENCE_S = 0.5
+
+#: A peer that choked us has to reject what it will not send (BEP 6); not all do, so we wait this long.
+REJECTS_S = 10.0
+
+
+class Fetching:
+    """The fetching side of one torrent."""
+
+    __slots__ = (
+        "_lend",
+        "_suspicious",
+        "_swarm",
+        "enabled",
+        "open",
+        "partials",
+        "picker",
+        "starved",
+        "stirred",
+        "storing",
+    )
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        lend: Callable[[int], memoryview | None],
+        suspicious: Callable[[int], bool],
+    ) -> None:
+        self._swarm = swarm
+        self._lend = lend
+        self._suspicious = suspicious  # came out wrong before: from one peer alone, with digests
+        self.enabled = False  # running, and what was to be waited for is there
+        self.starved = False  # there was no memory for a new piece
+        self.stirred = False  # blocks became free: everybody with room should look again
+        self.partials: dict[int, Partial] = {}
+        self.storing: dict[int, Partial] = {}
+        self.open: dict[Partial, None] = {}  # all partials with free blocks, and some that had them
+        self.picker = self._new_picker()
+
+    def _new_picker(self) -> Picker:
+        swarm = self._swarm
+        return Picker(
+            swarm.have.bits,
+            chance=swarm.chance,
+            availability=swarm.availability,
+            sequential=swarm.choices.sequential,
+        )
+
+    def start_over(self) -> None:
+        """What we have was counted anew; nobody is connected and nothing is begun."""
+        self.picker = self._new_picker()
+        for piece in self.storing:
+            if self.picker.todo[piece]:
+                self.picker.take(piece)
+
+    # --------------------------------------------------------------------------------- blocks arrive
+
+    def received(self, peer: Peer, slots: Sequence[Slot], now: float) -> int:
+        """Blocks are in their slots. Returns the bytes that were of use. The hot path: no call a block."""
+        blocks = cast("Sequence[Block]", slots)  # the slots that come back are those that were lent here
+        if peer.snubbed:
+            self._forgive(peer)
+        useful = count = run = 0
+        partial: Partial | None = None
+        crossed: dict[Peer, list[Slot]] = {}
+        for block in blocks:
+            if block.holder is not peer or block.others is not None:
+                held = self._received_oddly(block, peer, crossed, now)
+                if held is not None:
+                    useful += block.length
+                    count += held
+                continue
+            if partial is None or block.piece != partial.piece:
+                if partial is not None:
+                    self._arrived(partial, peer, run, now)
+                    count += run
+                partial, run = self.partials[block.piece], 0
+            block.holder = None
+            block.done = True
+            run += 1
+            useful += block.length
+        if partial is not None:
+            self._arrived(partial, peer, run, now)
+            count += run
+        peer.fetched_at = now
+        if count:
+            peer.pipeline.received(count, useful, now)
+        for loser, copies in crossed.items():
+            self._swarm.orders.append(Recall(loser.number, copies))
+        self.refill(peer, now)
+        for loser in crossed:
+            self.refill(loser, now)
+        return useful
+
+    def _arrived(self, partial: Partial, peer: Peer, blocks: int, now: float) -> None:
+        partial.arrived(peer, blocks, now)
+        if not partial.left:
+            self._store(partial)
+
+    def _received_oddly(
+        self, block: Block, peer: Peer, crossed: dict[Peer, list[Slot]], now: float
+    ) -> bool | None:
+        """A block that is not asked of this peer alone. Was it asked of it at all? None: it is of no use."""
+        if block.done:
+            self._swarm.wasted_bytes += block.length
+            return None
+        partial = self.partials[block.piece]
+        holders = partial.arrived_oddly(block, peer, now)
+        for holder in holders:
+            if holder is not peer:
+                crossed.setdefault(holder, []).append(block)
+        if not partial.left:
+            self._store(partial)
+        return peer in holders
+
+    def _store(self, partial: Partial) -> None:
+        del self.partials[partial.piece]
+        self.open.pop(partial, None)
+        self.storing[partial.piece] = partial
+        self._swarm.orders.append(Store(partial.buffer, self._suspicious(partial.piece)))
+
+    # ------------------------------------------------------------------------------------- asking
+
+    def refill(self, peer: Peer, now: float) -> None:
+        """Ask this peer for as much as it has room for."""
+        if self._ready(peer):
+            self._hand_out([peer], now)
+
+    def refill_all(self, now: float) -> None:
+        """Ask everybody with room; the fastest first in most choices, one by lot in the others."""
+        self.stirred = False
+        ready = [peer for peer in self._swarm.peers.values() if self._ready(peer)]
+        ready.sort(key=lambda peer: peer.pipeline.rate or float("inf"))  # a new one is tried at once
+        self._hand_out(ready, now)
+
+    def _ready(self, peer: Peer) -> bool:
+        pipeline = peer.pipeline
+        room = pipeline.depth - pipeline.out
+        return (
+            self.enabled
+            and peer.am_interested
+            # A deep pipeline is refilled by the eighth, not by the block.
+            and room > 0
+            and (room >= pipeline.depth >> 3 or pipeline.out <= LEAST_BLOCKS)
+            and (not peer.peer_choking or bool(peer.allowed))
+            and peer.condemned is None
+        )
+
+    def _hand_out(self, ready: list[Peer], now: float) -> None:
+        """Give work to these, the last first but for the lot, a piece at a time."""
+        swarm = self._swarm
+        by_lot, chance = swarm.settings.random_peer_share, swarm.chance.random
+        given: dict[Peer, list[Slot]] = {}
+        while ready:
+            at = int(chance() * len(ready)) if len(ready) > 1 and chance() < by_lot else -1
+            peer = ready[at]
+            blocks = self._next(peer, peer.room(), now)
+            more = bool(blocks)
+            if not more:  # nothing is free for it: once, and no more, it may help with what is late
+                blocks = self._late(peer, peer.room(), now)
+            if blocks:
+                if peer not in given:
+                    given[peer] = []
+                    if peer.pipeline.out == len(blocks):  # it was asked for nothing: patience begins now
+                        peer.fetched_at = now
+                given[peer] += blocks
+            if not more or peer.room() <= 0:
+                del ready[at]
+        if given and swarm.began_at is None:
+            swarm.began_at = now
+        for peer, slots in given.items():
+            swarm.orders.append(Fetch(peer.number, slots))
+
+    def _next(self, peer: Peer, room: int, now: float) -> Sequence[Block]:
+        """Some free blocks for a peer with room, now lent to it; empty: there are none for it."""
+        current = peer.current
+        if current is not None and current.free and self._may_ask(peer, current):
+            return current.lend(peer, room, now)
+        orphan, joinable = self._begun(peer)
+        if orphan is None and joinable is not None and (self.starved or self._is_slow(peer)):
+            orphan = joinable
+        partial = orphan or self._begin(peer, now) or joinable
+        if partial is None:
+            return ()
+        peer.current = partial
+        return partial.lend(peer, room, now)
+
+    def _begun(self, peer: Peer) -> tuple[Partial | None, Partial | None]:
+        """Of the pieces with free blocks: one that nobody works on, or else the one nearest its end."""
+        joinable: Partial | None = None
+        stale: list[Partial] = []
+        orphan: Partial | None = None
+        for partial in self.open:
+            if not partial.free:
+                stale.append(partial)
+            elif self._may_ask(peer, partial):
+                if not any(holder is not peer and not holder.snubbed for holder in partial.holders):
+                    orphan = partial
+                    break
+                if not partial.solo and (joinable is None or partial.left < joinable.left):
+                    joinable = partial
+        for partial in stale:
+            del self.open[partial]
+        return orphan, joinable
+
+    def _begin(self, peer: Peer, now: float) -> Partial | None:
+        """A new piece for this peer, None: there is none, or no memory."""
+        if self.starved:
+            return None
+        piece = self._choose(peer, now)
+        if piece is None:
+            return None
+        size = self._swarm.geometry.piece_size(piece)
+        memory = self._lend(size)
+        if memory is None:
+            self.starved = True
+            self.give_back_orphans(now)
+            return None
+        self.picker.take(piece)
+        buffer = PieceBuffer(piece, size, memory)
+        partial = Partial(buffer, self._swarm.geometry, solo=self._suspicious(piece), now=now)
+        self.partials[piece] = partial
+        self.open[partial] = None
+        return partial
+
+    def _choose(self, peer: Peer, now: float) -> int | None:
+        picker = self.picker
+        if peer.peer_choking:
+            return next((piece for piece in peer.allowed if picker.todo[piece] and peer.has(piece)), None)
+        if peer.handing and not picker.sequential:
+            piece = self._handed(peer)
+            if piece is not None:
+                return piece
+            if peer.pipeline.out or now - max(peer.hinted_at, peer.fetched_at) < HAND_PATIENCE_S:
+                return None
+            peer.handing = False  # it has nothing more to hand out: choose freely
+        offered = None
+        if not peer.is_seed or peer.refused:
+            if peer.have is None:
+                return None
+            offered = peer.have.bits
+            if peer.refused:
+                offered = offered.copy()
+                for piece in peer.refused:
+                    offered[piece] = 0
+        piece = picker.pick(offered, hints=peer.hints)
+        if piece is not None:
+            peer.hints.pop(piece, None)
+        return piece
+
+    def _handed(self, peer: Peer) -> int | None:
+        """The next piece that this seeder hands to us, unless somebody else has it by now."""
+        todo, availability = self.picker.todo, self._swarm.availability
+        while peer.hints:
+            piece = next(iter(peer.hints))
+            del peer.hints[piece]
+            if todo[piece] and availability[piece] <= availability.seeds and piece not in peer.refused:
+                return piece
+        return None
+
+    def _late(self, peer: Peer, room: int, now: float) -> Sequence[Block]:
+        nothing_left = not self.picker.todo_count and not any(partial.free for partial in self.open)
+        asked: list[Block] = []
+        for partial, blocks in late_blocks(
+            peer,
+            self._swarm.peers.values(),
+            self._may_ask,
+            most=room,
+            now=now,
+            stalled_only=not (nothing_left or self.starved),
+        ):
+            partial.lend_also(peer, blocks, now)
+            asked += blocks
+        return asked
+
+    def _may_ask(self, peer: Peer, partial: Partial) -> bool:
+        piece = partial.piece
+        return (
+            peer.has(piece)
+            and piece not in peer.refused
+            and (not peer.peer_choking or piece in peer.allowed)
+            and (not partial.solo or all(holder is peer or holder.snubbed for holder in partial.holders))
+        )
+
+    def _is_slow(self, peer: Peer) -> bool:
+        rate = peer.pipeline.rate
+        return bool(rate) and self._swarm.geometry.piece_length > rate * SLOW_PIECE_S
+
+    # ------------------------------------------------------------------------- blocks that will not come
+
+    def choked(self, peer: Peer, now: float) -> None:
+        """The peer will not answer: at once, or (fast) as soon as it has rejected each request."""
+        if peer.fast:
+            peer.fetched_at = now
+        else:
+            self._take_back(peer, recall=True, cancel=False)
+
+    def rejected(self, peer: Peer, message: Reject) -> None:
+        """The peer will not send a block (its wire knows). ProtocolError when there is no such block."""
+        piece, begin, length = self._swarm.geometry.admit_request(*message)
+        partial = self.partials.get(piece)
+        block = None if partial is None else partial.block_at(begin, length)
+        if partial is None or block is None or not partial.release(block, peer):
+            self._swarm.hear_noise(peer)  # it crossed with our cancel
+            return
+        peer.allowed.discard(piece)
+        if not peer.peer_choking:
+            # It has its reasons: too much asked at a time, or it has lost the piece. Ask less, and others.
+            peer.refused.add(piece)
+            peer.pipeline.cut()
+        self._freed(partial)
+
+    def left(self, peer: Peer) -> None:
+        """The connection is closed."""
+        self._take_back(peer, recall=False)
+
+    def _take_back(self, peer: Peer, *, recall: bool, cancel: bool = True) -> None:
+        touched = list(peer.partials)
+        taken: list[Slot] = [block for partial in touched for block in partial.take_back(peer)]
+        if taken and recall:
+            self._swarm.orders.append(Recall(peer.number, taken, cancel))
+        for partial in touched:
+            self._freed(partial)
+
+    def _freed(self, partial: Partial) -> None:
+        """Some of the blocks may be free again."""
+        if partial.untouched and not partial.holders:
+            self._abandon(partial)  # nothing lost: it can be chosen afresh
+        elif partial.free:
+            self.open[partial] = None
+        self.stirred = True
+
+    def watch(self, now: float) -> None:
+        """Once a second: peers that answer no more, blocks that became late, memory that lies idle."""
+        timeout_s = self._swarm.settings.request_timeout_s
+        for peer in self._swarm.peers.values():
+            if not peer.pipeline.out:
+                continue
+            silent_s = now - peer.fetched_at
+            if peer.peer_choking and not peer.allowed and silent_s > REJECTS_S:
+                self._take_back(peer, recall=True)
+            elif silent_s > timeout_s and not peer.snubbed:
+                self._snub(peer)
+        for partial in [partial for partial in self.open if now - partial.touched_at > ORPHAN_S]:
+            if not self._has_source(partial):
+                self._abandon(partial)
+        if self.enabled:
+            self.refill_all(now)
+
+    def _snub(self, peer: Peer) -> None:
+        peer.snubbed = True
+        peer.pipeline.shrink()
+        for partial in peer.partials:
+            partial.doubt(peer)
+            self._freed(partial)
+
+    def _forgive(self, peer: Peer) -> None:
+        peer.snubbed = False
+        for partial in peer.partials:
+            partial.trust(peer)
+
+    # --------------------------------------------------------------------------------------- memory
+
+    def memory_freed(self, now: float) -> None:
+        """There may be memory for new pieces again."""
+        self.starved = False
+        self.refill_all(now)
+
+    def give_back_orphans(self, now: float) -> None:
+        """Somebody needs memory: pieces that nobody can go on with give theirs back."""
+        for partial in list(self.partials.values()):
+            if not self._has_source(partial):
+                self._abandon(partial)
+
+    def stop(self) -> None:
+        """Everybody is gone: what was begun is given up."""
+        self.enabled = self.starved = self.stirred = False
+        for partial in list(self.partials.values()):
+            self._abandon(partial)
+
+    def _has_source(self, partial: Partial) -> bool:
+        return any(
+            not peer.snubbed and peer.am_interested and self._could_ask(peer, partial.piece)
+            for peer in self._swarm.peers.values()
+        )
+
+    @staticmethod
+    def _could_ask(peer: Peer, piece: int) -> bool:
+        return peer.has(piece) and (not peer.peer_choking or piece in peer.allowed)
+
+    def _abandon(self, partial: Partial) -> None:
+        """Give a piece's memory back; whoever was asked for it is told."""
+        for peer, blocks in partial.lent().items():
+            for block in blocks:
+                partial.release(block, peer)
+            self._swarm.orders.append(Recall(peer.number, blocks))
+        for block in partial.blocks:
+            self._swarm.wasted_bytes += block.length if block.done else 0
+            block.done = True  # whatever still comes for it is waste
+        partial.free.clear()
+        del self.partials[partial.piece]
+        self.open.pop(partial, None)
+        self.picker.put_back(partial.piece)
+        self._swarm.orders.append(Release(partial.buffer))
+
+    # -------------------------------------------------------------------------------------- interest
+
+    def show_interest(self, peer: Peer) -> None:
+        """Tell the peer whether it has anything we need, when that has changed."""
+        interested = bool(self.picker.needed_count if peer.is_seed else peer.offers)
+        if interested != peer.am_interested:
+            peer.am_interested = interested
+            self._swarm.tell(peer, Interested() if interested else NotInterested())

@@ -1,0 +1,186 @@
+"""A piece that is being fetched: its memory, its blocks, who is asked for which.
+
+Every block is in one of three conditions:
+- free: `holder` is None and it is in `free` (a snubbed peer may still owe it: then it is among `others`);
+- asked: `holder` is the peer that is asked; `others` are peers asked as well (end game, snubbed ones);
+- done: its bytes are here and counted; no holder.
+
+`holders` counts for each peer the blocks that it holds, in whatever role; `Peer.partials` is the other end of
+the same thread, and the peer's `pipeline.out` the sum over its partials. The methods here keep all three.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from microtorrd.core.events import PieceBuffer, Slot
+from microtorrd.core.peer import Peer
+from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
+
+
+class Block(Slot):
+    """A slot, and whom it is lent to."""
+
+    __slots__ = ("done", "holder", "others")
+
+    def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
+        super().__init__(piece, begin, length, view)
+        self.holder: Peer | None = None
+        self.others: list[Peer] | None = None
+        self.done = False
+
+
+class Partial:
+    """One piece on its way."""
+
+    __slots__ = ("blocks", "buffer", "free", "givers", "holders", "left", "piece", "solo", "touched_at")
+
+    def __init__(self, buffer: PieceBuffer, geometry: Geometry, *, solo: bool, now: float) -> None:
+        piece, view = buffer.piece, buffer.view
+        self.piece = piece
+        self.buffer = buffer
+        self.blocks = [
+            Block(piece, begin, length, view[begin : begin + length])
+            for begin, length in geometry.blocks(piece)
+        ]
+        self.free = self.blocks[::-1]  # to be asked next: the last of the list
+        self.left = len(self.blocks)  # not done
+        self.holders: dict[Peer, int] = {}
+        self.givers: dict[Peer, int] = {}  # blocks that came from each
+        self.solo = solo  # from one peer at a time, so that a culprit can be told
+        self.touched_at = now  # when a block last came or was asked
+
+    @property
+    def untouched(self) -> bool:
+        """No block has come yet."""
+        return self.left == len(self.blocks)
+
+    def block_at(self, begin: int, length: int) -> Block | None:
+        """The block of exactly these bounds, if we cut the piece so. The numbers may be anybody's."""
+        index, rest = divmod(begin, BLOCK_BYTES)
+        if rest or not 0 <= index < len(self.blocks) or self.blocks[index].length != length:
+            return None
+        return self.blocks[index]
+
+    # ------------------------------------------------------------------------------------ asking
+
+    def lend(self, peer: Peer, most: int, now: float) -> list[Block]:
+        """Ask this peer for up to `most` (1 or more) of the free blocks, in order."""
+        free = self.free
+        taken = free[-most:]
+        del free[-most:]
+        taken.reverse()
+        for block in taken:
+            block.holder = peer
+        self._count(peer, len(taken), now)
+        return taken
+
+    def lend_also(self, peer: Peer, blocks: Iterable[Block], now: float) -> None:
+        """Ask this peer, too, for blocks that others hold."""
+        added = 0
+        for block in blocks:
+            block.others = [*(block.others or ()), peer]
+            added += 1
+        self._count(peer, added, now)
+
+    def _count(self, peer: Peer, added: int, now: float) -> None:
+        if added:
+            self.holders[peer] = self.holders.get(peer, 0) + added
+            peer.partials[self] = None
+            peer.pipeline.asked(added, now)
+            self.touched_at = now
+
+    # ---------------------------------------------------------------------------------- receiving
+
+    def arrived(self, peer: Peer, blocks: int, now: float) -> None:
+        """So many blocks held by this peer alone are done; the caller marked them and tells its pipeline."""
+        self.left -= blocks
+        self.givers[peer] = self.givers.get(peer, 0) + blocks
+        self.discount(peer, blocks)
+        self.touched_at = now
+
+    def arrived_oddly(self, block: Block, peer: Peer, now: float) -> list[Peer]:
+        """One block is done that is not held by this peer alone. Returns all who held it, none of whom does
+        any more; the pipelines of those others than `peer` know it."""
+        holders = [other for other in (block.holder, *(block.others or ())) if other is not None]
+        if block.holder is None:
+            self.free.remove(block)
+        block.holder = block.others = None
+        block.done = True
+        self.left -= 1
+        self.givers[peer] = self.givers.get(peer, 0) + 1
+        self.touched_at = now
+        for holder in holders:
+            self.discount(holder, 1)
+            if holder is not peer:
+                holder.pipeline.lost(1)
+        return holders
+
+    def discount(self, peer: Peer, blocks: int) -> None:
+        """The peer holds so many blocks less (its pipeline is told by the caller)."""
+        rest = self.holders[peer] - blocks
+        if rest:
+            self.holders[peer] = rest
+        else:
+            del self.holders[peer]
+            del peer.partials[self]
+
+    # ------------------------------------------------------------------------------- taking back
+
+    def take_back(self, peer: Peer) -> list[Block]:
+        """The peer will send nothing more: what it alone was asked for is free again. Returns its blocks."""
+        # The last one first: what is freed last is asked first, and neighbours are best asked in order.
+        return [block for block in reversed(self.blocks) if self.release(block, peer)]
+
+    def release(self, block: Block, peer: Peer) -> bool:
+        """The peer will not send this block. False when it was not asked for it."""
+        if block.holder is peer:
+            others = block.others
+            if others:  # another one that is asked already takes over
+                block.holder = others[0]
+                block.others = others[1:] or None
+            else:
+                block.holder = None
+                self.free.append(block)
+        elif block.others is not None and peer in block.others:
+            block.others = [other for other in block.others if other is not peer] or None
+        else:
+            return False
+        self.discount(peer, 1)
+        peer.pipeline.lost(1)
+        return True
+
+    def doubt(self, peer: Peer) -> None:
+        """The peer is snubbed: whatever it holds may be asked of somebody else, yet it may still come."""
+        for block in reversed(self.blocks):
+            if block.holder is peer:
+                others = block.others
+                block.holder = None
+                if others and (better := next((o for o in others if not o.snubbed), None)):
+                    block.holder = better
+                    others = [other for other in others if other is not better]
+                else:
+                    self.free.append(block)
+                block.others = [*(others or ()), peer]
+
+    def trust(self, peer: Peer) -> None:
+        """The reverse of `doubt`: the peer sends again."""
+        for block in self.blocks:
+            if block.others is not None and peer in block.others and block.holder is None:
+                block.holder = peer
+                block.others = [other for other in block.others if other is not peer] or None
+                self.free.remove(block)
+
+    def lent(self) -> dict[Peer, Sequence[Block]]:
+        """All blocks that are lent now, by peer."""
+        lent: dict[Peer, list[Block]] = {}
+        for block in self.blocks:
+            if block.holder is not None:
+                lent.setdefault(block.holder, []).append(block)
+            for other in block.others or ():
+                lent.setdefault(other, []).append(block)
+        return dict(lent)
+
+    def contributors(self) -> list[int | None]:
+        """Which peer each block came from, in order."""
+        return [block.filled_by for block in self.blocks]

@@ -1,0 +1,100 @@
+"""What the rooms of one torrent's core share: the facts of the torrent, its peers, the orders, the totals.
+
+It decides nothing. Rules: `orders` is replaced by the host between facts, so nobody keeps a reference to the
+list itself; a peer that is to go is condemned here and dropped by the core when the fact is handled, so that
+no loop over peers is cut from under its feet.
+"""
+
+from __future__ import annotations
+
+import random
+
+from microtorrd.core.events import Order, SwarmSettings, Tell, TorrentSettings
+from microtorrd.core.peer import Peer
+from microtorrd.core.picker import Availability
+from microtorrd.errors import ProtocolError
+from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.geometry import Geometry
+from microtorrd.proto.messages import Message
+from microtorrd.rate import RateMeter
+
+#: Messages that change nothing, of one peer: each second forgets half of them, and more than this many at a
+#: time are a flood. Well above what honest races make: a full pipeline that crossed with our choke.
+NOISE_MAX = 8192
+
+
+class Swarm:
+    """The common ground of `core/`."""
+
+    __slots__ = (
+        "_full",
+        "availability",
+        "batch",
+        "began_at",
+        "chance",
+        "choices",
+        "condemned",
+        "corrupt_pieces",
+        "down",
+        "geometry",
+        "have",
+        "orders",
+        "peers",
+        "settings",
+        "up",
+        "wasted_bytes",
+    )
+
+    def __init__(
+        self,
+        geometry: Geometry,
+        have: Bitfield,
+        *,
+        settings: SwarmSettings,
+        choices: TorrentSettings,
+        chance: random.Random,
+    ) -> None:
+        self.geometry = geometry
+        self.have = have
+        self.settings = settings
+        self.choices = choices
+        self.chance = chance
+        self.orders: list[Order] = []
+        self.batch = 0  # how many times the host has fetched the orders
+        self.peers: dict[int, Peer] = {}
+        self.condemned: list[tuple[Peer, bool]] = []  # and whether it was its fault
+        self.began_at: float | None = None  # when the first block was asked for
+        self.availability = Availability(geometry.piece_count)
+        self.down = RateMeter()
+        self.up = RateMeter()
+        self.wasted_bytes = 0
+        self.corrupt_pieces = 0
+        self._full: Bitfield | None = None
+
+    @property
+    def full(self) -> Bitfield:
+        """The bitfield that all peers with everything share."""
+        if self._full is None:
+            self._full = Bitfield.full(self.geometry.piece_count)
+        return self._full
+
+    @property
+    def complete(self) -> bool:
+        """We have everything."""
+        return self.have.complete
+
+    def tell(self, peer: Peer, *messages: Message) -> None:
+        """Order messages to be sent."""
+        self.orders.append(Tell(peer.number, messages))
+
+    def condemn(self, peer: Peer, reason: str, *, fault: bool = False) -> None:
+        """Have the peer dropped at the end of this fact."""
+        if peer.condemned is None:
+            peer.condemned = reason
+            self.condemned.append((peer, fault))
+
+    def hear_noise(self, peer: Peer, count: int = 1) -> None:
+        """The peer sent what changes nothing. ProtocolError when it is a flood."""
+        peer.noise += count
+        if peer.noise > NOISE_MAX:
+            raise ProtocolError("a flood of messages that change nothing")

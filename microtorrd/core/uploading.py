@@ -1,0 +1,246 @@
+"""What peers want of us: interest, slots, requests, cancels.
+
+Rules:
+- a peer is served while we do not choke it, or what lies in its allowed fast set (BEP 6);
+- a slot that is free goes to whoever is interested, at once; the choker only moves slots that are contested;
+- every request of a fast peer is answered, by a piece or a reject; requests are never dropped silently but
+  those of a choked peer without the fast extension, as BEP 3 has it;
+- what a peer has queued is bounded: beyond `QUEUE_MAX` a request is refused, without fast the peer dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from microtorrd.core import choker
+from microtorrd.core.events import BlockRequest, Serve, Withdraw
+from microtorrd.core.fastset import SET_SIZE, allowed_fast
+from microtorrd.core.peer import Peer
+from microtorrd.core.spreading import Spreading
+from microtorrd.core.swarm import Swarm
+from microtorrd.errors import ProtocolError
+from microtorrd.proto.messages import AllowedFast, Cancel, Choke, Message, Reject, Unchoke
+
+#: Requests of one peer that we keep at a time; told to it as `reqq` (BEP 10): 32 MiB in blocks of 16 KiB.
+QUEUE_MAX = 2048
+
+#: A peer that cannot be refused a request (no fast extension) may exceed it by this factor: several clients
+#: take no notice of `reqq`.
+QUEUE_SLACK = 4
+
+#: What we refuse to serve while we choke: the allowed fast set is for those who have nothing.
+FAST_QUEUE_MAX = 64
+
+
+class Uploading:
+    """The serving side of one torrent."""
+
+    __slots__ = ("_info_hash", "_optimistic", "_round", "_round_at", "_spreading", "_swarm")
+
+    def __init__(self, swarm: Swarm, spreading: Spreading, info_hash: bytes) -> None:
+        self._swarm = swarm
+        self._spreading = spreading
+        self._info_hash = info_hash
+        self._optimistic: int | None = None
+        self._round = 0
+        self._round_at = float("-inf")
+
+    # ------------------------------------------------------------------------------------ interest, slots
+
+    def greet(self, peer: Peer, now: float) -> None:
+        """A new peer: free for all in a closed LAN; a few pieces free where it has to wait."""
+        swarm = self._swarm
+        if swarm.settings.always_unchoke:
+            self._unchoke(peer, now)
+        elif peer.fast and self._slots_free() <= 0 and swarm.have.count:
+            pieces = allowed_fast(peer.host, self._info_hash, swarm.geometry.piece_count)
+            peer.fast_given = frozenset(piece for piece in pieces if swarm.have[piece])
+            if peer.fast_given:
+                swarm.tell(peer, *(AllowedFast(piece) for piece in sorted(peer.fast_given)))
+
+    def interested(self, peer: Peer, now: float) -> None:
+        """The peer wants something of us."""
+        peer.peer_interested = True
+        if peer.am_choking and (self._slots_free() > 0 or self._swarm.settings.always_unchoke):
+            self._unchoke(peer, now)
+        elif not peer.am_choking:
+            self._spreading.top_up(peer, now)
+
+    def uninterested(self, peer: Peer, now: float) -> None:
+        """The peer wants nothing more: its slot is free, but it stays unchoked until somebody needs it."""
+        peer.peer_interested = False
+        self.fill_slots(now)
+
+    def left(self, peer: Peer, now: float) -> None:
+        """The peer is gone already."""
+        if self._optimistic == peer.number:
+            self._optimistic = None
+        self._spreading.take_back(peer)
+        self.fill_slots(now)
+
+    def fill_slots(self, now: float) -> None:
+        """Free slots go to whoever has waited longest."""
+        swarm = self._swarm
+        free = self._slots_free()
+        always = swarm.settings.always_unchoke
+        if free <= 0 and not always:
+            return
+        waiting = [peer for peer in swarm.peers.values() if peer.peer_interested and peer.am_choking]
+        waiting.sort(key=lambda peer: peer.choked_at)
+        for peer in waiting if always else waiting[:free]:
+            self._unchoke(peer, now)
+
+    def tick(self, now: float) -> None:
+        """Once a second: is it time for a new choice?"""
+        if now - self._round_at >= choker.ROUND_S:
+            self._round_at = now
+            self.choose(now)
+
+    def choose(self, now: float) -> None:
+        """Move the slots to whom the choker says."""
+        swarm = self._swarm
+        rotate = self._round % choker.OPTIMISTIC_ROUNDS == 0
+        self._round += 1
+        choice = choker.choose(
+            [self._candidate(peer, now) for peer in swarm.peers.values() if peer.peer_interested],
+            slots=swarm.settings.upload_slots,
+            seeding=swarm.complete,
+            always=swarm.settings.always_unchoke,
+            optimistic=None if rotate else self._optimistic,
+            chance=swarm.chance,
+        )
+        self._optimistic = choice.optimistic
+        for peer in swarm.peers.values():
+            peer.optimistic = peer.number == choice.optimistic
+            if peer.number in choice.unchoked:
+                if peer.am_choking:
+                    self._unchoke(peer, now)
+            elif peer.peer_interested and not peer.am_choking:
+                self._choke(peer, now)
+            elif not peer.am_choking and choice.optimistic is not None:
+                self._choke(peer, now)  # slots are contested: nobody comes back into one without asking
+
+    def _candidate(self, peer: Peer, now: float) -> choker.Candidate:
+        return choker.Candidate(
+            peer=peer.number,
+            gives_per_s=peer.down.rate(now),
+            takes_per_s=peer.up.rate(now),
+            unchoked=not peer.am_choking,
+            for_s=now - (peer.choked_at if peer.am_choking else peer.unchoked_at),
+            joined_s=now - peer.joined_at,
+            snubbing=peer.snubbed,
+        )
+
+    def _slots_free(self) -> int:
+        taken = sum(peer.peer_interested and not peer.am_choking for peer in self._swarm.peers.values())
+        return self._swarm.settings.upload_slots - taken
+
+    def _unchoke(self, peer: Peer, now: float) -> None:
+        peer.am_choking = False
+        peer.unchoked_at = now
+        self._swarm.tell(peer, Unchoke())
+        self._spreading.top_up(peer, now)
+
+    def _choke(self, peer: Peer, now: float) -> None:
+        peer.am_choking = True
+        peer.optimistic = False
+        peer.choked_at = now
+        self._swarm.tell(peer, Choke())
+        if peer.queue:
+            peer.queue.clear()
+            self._swarm.orders.append(Withdraw(peer.number, None, reject=peer.fast))
+        self._spreading.take_back(peer)
+
+    # ----------------------------------------------------------------------------------------- requests
+
+    def requested(self, peer: Peer, requests: Sequence[BlockRequest], now: float) -> None:
+        """The peer asks for these blocks; the numbers are attacker-controlled. ProtocolError for bad ones."""
+        queue = peer.queue
+        if peer.am_choking or len(queue) + len(requests) > QUEUE_MAX:
+            self._requested_in_vain(peer, requests)
+            return
+        swarm = self._swarm
+        geometry, bits = swarm.geometry, swarm.have.bits
+        whole, pieces = geometry.piece_length, geometry.piece_count - 1  # the last piece may be shorter
+        refused: list[BlockRequest] = []
+        before = len(queue)
+        for request in requests:
+            piece, begin, length = request
+            # What nearly every request is like, without a call; the door has the last word on all others.
+            if not (0 <= piece < pieces and begin >= 0 and 0 < length <= 16384 and begin + length <= whole):
+                geometry.admit_request(piece, begin, length)
+            if bits[piece]:
+                queue[request] = None
+            else:
+                refused.append(request)
+        if refused:
+            self._refuse(peer, refused)
+        if len(queue) == before + len(requests):
+            swarm.orders.append(Serve(peer.number, requests))
+        else:
+            swarm.hear_noise(peer, before + len(requests) - len(queue))
+            fresh = list(islice(queue, before, None))
+            if fresh:
+                swarm.orders.append(Serve(peer.number, fresh))
+        self._spreading.asked(peer, requests, now)
+
+    def cancelled(self, peer: Peer, message: Cancel) -> None:
+        """The peer no longer wants a block."""
+        request = (message.piece, message.begin, message.length)
+        if request in peer.queue:
+            del peer.queue[request]
+            self._swarm.orders.append(Withdraw(peer.number, (request,), reject=peer.fast))
+        else:  # it is on its way already, or was never asked for
+            self._swarm.hear_noise(peer)
+
+    def sent(self, peer: Peer, blocks: int, payload_bytes: int, now: float) -> None:
+        """Blocks left us, in the order in which they were asked for."""
+        queue = peer.queue
+        if blocks >= len(queue):
+            queue.clear()
+        else:
+            for request in list(islice(queue, blocks)):
+                del queue[request]
+        peer.up.add(payload_bytes, now)
+        self._swarm.up.add(payload_bytes, now)
+        self._spreading.top_up(peer, now)
+
+    def _requested_in_vain(self, peer: Peer, requests: Iterable[BlockRequest]) -> None:
+        """Requests of a peer that we choke, or that asks for too much at a time."""
+        swarm = self._swarm
+        served: list[BlockRequest] = []
+        refused: list[BlockRequest] = []
+        bound = FAST_QUEUE_MAX if peer.am_choking else QUEUE_MAX
+        if not peer.am_choking and not peer.fast:
+            bound = QUEUE_MAX * QUEUE_SLACK
+        for request in requests:
+            piece, _, _ = swarm.geometry.admit_request(*request)
+            entitled = not peer.am_choking or piece in peer.fast_given
+            if entitled and swarm.have[piece] and len(peer.queue) < bound:
+                if request not in peer.queue:
+                    peer.queue[request] = None
+                    served.append(request)
+            else:
+                refused.append(request)
+        if served:
+            swarm.orders.append(Serve(peer.number, served))
+        if not refused:
+            return
+        swarm.hear_noise(peer, len(refused))
+        if peer.am_choking and not peer.fast:
+            return  # as BEP 3 has it: it will ask again when it is unchoked
+        self._refuse(peer, refused)
+
+    def _refuse(self, peer: Peer, requests: Sequence[BlockRequest]) -> None:
+        if not peer.fast:
+            if len(peer.queue) >= QUEUE_MAX:
+                raise ProtocolError(f"more than {len(peer.queue)} requests at a time")
+            raise ProtocolError(f"a request for piece {requests[0][0]}, which we do not have")
+        rejects: list[Message] = [Reject(*request) for request in requests]
+        self._swarm.tell(peer, *rejects)
+
+    def fast_has_enough(self, peer: Peer) -> None:
+        """A peer that got going has no more need of its allowed fast set (BEP 6)."""
+        if peer.fast_given and peer.have is not None and peer.have.count >= SET_SIZE:
+            peer.fast_given = frozenset()

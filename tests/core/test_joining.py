@@ -1,0 +1,237 @@
+"""Who is let in, what is said first, who parts."""
+
+from __future__ import annotations
+
+import pytest
+
+from microtorrd.core import events
+from microtorrd.core.events import AddressesFound, Dial, DialFailed, SwarmSettings
+from microtorrd.proto.extended import ExtendedHandshake
+from microtorrd.proto.messages import (
+    BitfieldMessage,
+    Extended,
+    Have,
+    HaveAll,
+    HaveNone,
+    Interested,
+    KeepAlive,
+    NotInterested,
+    Unchoke,
+)
+from tests.core.rig import INFO_HASH, OUR_ID, Rig, dropped, noted, of, peer_id, told
+
+
+def introduction(**fields: object) -> Extended:
+    return Extended(0, ExtendedHandshake(m={}, **fields).encode())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("have", "fast", "expected"),
+    [
+        ("..", True, HaveNone()),
+        ("xx", True, HaveAll()),
+        ("x.", True, BitfieldMessage(b"\x80")),
+        ("..", False, BitfieldMessage(b"\x00")),
+        ("xx", False, BitfieldMessage(b"\xc0")),
+    ],
+)
+def test_what_we_have_is_the_first_word(have: str, fast: bool, expected: object) -> None:
+    assert told(Rig(have).connect(1, fast=fast), 1) == [expected]
+
+
+def test_the_extended_handshake_goes_ahead_of_it() -> None:
+    words = told(Rig("xx").connect(1, extended=True, host="10.0.0.7"), 1)
+    assert isinstance(words[0], Extended) and words[0].number == 0
+    said = ExtendedHandshake.decode(words[0].payload)
+    assert said.client == "rig 1"
+    assert (said.listen_port, said.reqq, said.upload_only) == (6881, 2048, True)
+    assert said.info_hash == INFO_HASH
+    assert said.yourip == bytes([10, 0, 0, 7])
+    assert words[1] == HaveAll()
+
+
+def test_what_peers_say_of_themselves() -> None:
+    rig = Rig("..")
+    rig.connect(1, extended=True, host="10.0.0.7")
+    rig.say(1, introduction(client="Transmission\x1b 4", listen_port=51413, reqq=500, info_hash=None))
+    (view,) = rig.core.snapshot(rig.now, with_peers=True).peers
+    assert (view.client, view.port) == ("Transmission 4", 51413)
+    assert rig.peer(1).pipeline.limit == 500
+    assert rig.core.book.state(("10.0.0.7", 51413)) == "connected"
+
+
+def test_the_same_content_in_other_pieces_is_told_apart() -> None:
+    rig = Rig("..")
+    rig.connect(1, extended=True)
+    assert "info_hash" in dropped(rig.say(1, introduction(info_hash=b"\x99" * 20)))[1]
+    rig.connect(2, extended=True)
+    assert not dropped(rig.say(2, introduction(info_hash=INFO_HASH)))
+
+
+def test_a_bitfield_may_follow_extended_messages_and_keep_alives_only() -> None:
+    rig = Rig("..")
+    rig.connect(1, extended=True)
+    assert not dropped(rig.say(1, introduction(), KeepAlive(), BitfieldMessage(b"\x80")))
+    assert dropped(rig.say(1, BitfieldMessage(b"\x80")))  # twice
+    rig.connect(2)
+    assert dropped(rig.say(2, Have(0), BitfieldMessage(b"\x80")))
+    rig.connect(3)
+    assert dropped(rig.say(3, Unchoke(), HaveAll()))
+
+
+def test_ourselves_are_never_dialed_again() -> None:
+    rig = Rig("..")
+    address = ("10.0.0.1", 1)
+    rig.do(AddressesFound([address], "tracker"))
+    assert dropped(rig.connect(1, incoming=False, address=address, identity=OUR_ID)) == {1: "it is ourselves"}
+    assert rig.core.book.state(address) == "barred"
+    rig.do(AddressesFound([("10.0.0.2", 2)], "tracker"))
+    rig.do(DialFailed(("10.0.0.2", 2), "ourselves", ourselves=True))
+    assert not of(rig.tick(100), Dial)
+
+
+def test_there_is_a_limit() -> None:
+    rig = Rig("..", settings=SwarmSettings(connections_per_torrent=2))
+    rig.join(1)
+    rig.join(2)
+    assert "as many peers" in dropped(rig.connect(3))[3]
+    rig.leave(1)
+    assert not dropped(rig.connect(4))
+
+
+@pytest.mark.parametrize("first_incoming", [True, False])
+@pytest.mark.parametrize(("number", "incoming_stays"), [(7, False), (700, True)])
+def test_of_two_crossing_connections_the_one_that_the_greater_id_opened_stays(
+    number: int, incoming_stays: bool, first_incoming: bool
+) -> None:
+    rig = Rig("..")
+    identity, host, address = peer_id(number), "10.0.0.7", ("10.0.0.7", 99)
+    orders = []
+    for connection, incoming in ((1, first_incoming), (2, not first_incoming)):
+        orders += rig.connect(
+            connection, incoming=incoming, host=host, identity=identity, address=None if incoming else address
+        )
+    assert len(dropped(orders)) == 1
+    (left,) = rig.core.swarm.peers.values()
+    assert left.incoming == incoming_stays
+    assert rig.core.book.state(address) == "connected"
+
+
+def test_of_two_connections_in_the_same_direction_the_newer_one_stays() -> None:
+    rig = Rig("..")
+    rig.connect(1, host="10.0.0.7", identity=peer_id(7))
+    rig.now += 600
+    assert dropped(rig.connect(2, host="10.0.0.7", identity=peer_id(7))) == {
+        1: "the same peer has a newer connection"
+    }
+
+
+def test_a_borrowed_peer_id_does_not_push_out_its_owner() -> None:
+    rig = Rig("..")
+    rig.connect(1, host="10.0.0.7", identity=peer_id(700), incoming=False, address=("10.0.0.7", 9))
+    rig.now += 60
+    assert dropped(rig.connect(2, host="10.9.9.9", identity=peer_id(700))) == {
+        2: "the same peer is connected already"
+    }
+
+
+def test_two_seeders_part_after_a_grace() -> None:
+    rig = Rig("xx")
+    rig.join(1, "all")
+    rig.join(2, "x.")
+    assert not dropped(rig.tick(2))
+    assert dropped(rig.tick(2)) == {1: "both seeding"}
+
+
+def test_a_seeder_that_is_known_for_one_is_not_dialed_by_another() -> None:
+    rig = Rig("xx")
+    address = ("10.0.0.7", 9)
+    rig.do(AddressesFound([address], "tracker"))
+    rig.join(1, "all", incoming=False, address=address)
+    assert dropped(rig.tick(4))
+    assert not of(rig.tick(300), Dial)
+    assert rig.core.idle
+
+
+def test_a_leecher_calls_a_lost_peer_again() -> None:
+    rig = Rig("..")
+    address = ("10.0.0.7", 9)
+    rig.do(AddressesFound([address], "tracker"))
+    rig.join(1, "all", incoming=False, address=address)
+    rig.now += 60
+    rig.leave(1)
+    assert of(rig.tick(12), Dial) == [Dial(address)]
+
+
+def test_dials_are_limited() -> None:
+    rig = Rig("..", settings=SwarmSettings(dials_at_once=3, connections_per_torrent=10))
+    orders = rig.do(AddressesFound([("10.0.0.1", port) for port in range(1, 100)], "tracker"))
+    assert len(of(orders, Dial)) == 3
+    assert len(of(rig.do(DialFailed(of(orders, Dial)[0].address, "refused")), Dial)) == 1
+
+
+def test_whoever_is_silent_goes() -> None:
+    rig = Rig("xx", settings=SwarmSettings(idle_timeout_s=240))
+    rig.join(1, "")
+    rig.join(2, "")
+    rig.tick(200)
+    rig.say(2, KeepAlive())
+    assert dropped(rig.tick(60)) == {1: "silent for too long"}
+
+
+def test_comings_and_goings_are_noted() -> None:
+    rig = Rig("..")
+    (facts,) = noted(rig.connect(1), "peer_joined")
+    assert facts["peer_id"] == peer_id(1).hex()
+    (facts,) = noted(rig.leave(1), "peer_left")
+    assert facts["reason"] == "gone"
+
+
+# --------------------------------------------------------------------------------------------- interest
+
+
+def test_interest_is_exact() -> None:
+    rig = Rig("x..")
+    assert Interested() not in told(rig.join(1, "x.."), 1)
+    assert told(rig.say(1, Have(1)), 1) == [Interested()]
+    assert told(rig.say(1, Have(2)), 1) == []
+    rig.join(2, "all", unchoke=False)
+    orders = []
+    while rig.asked(1) or rig.storing:
+        orders += rig.deliver(1)
+        if rig.storing:
+            orders += rig.stored()
+    assert told(orders, 1).count(NotInterested()) == 1
+    assert told(orders, 2).count(NotInterested()) == 1
+
+
+def test_haves_go_to_everybody_who_does_not_have_everything_in_one_order_a_batch() -> None:
+    rig = Rig("....")
+    rig.join(1, "all")
+    rig.join(2, "x...")
+    rig.join(3, "")
+    rig.deliver(1)
+    rig.do(
+        *(events.PieceStored(piece) for piece in rig.storing),
+    )
+    tells = [order for order in of(rig.journal, events.Tell) if isinstance(order.messages[0], Have)]
+    assert [order.peer for order in tells] == [2, 3]
+    assert sorted(m.piece for m in tells[0].messages if isinstance(m, Have)) == [0, 1, 2, 3]
+
+
+def test_haves_reach_a_peer_that_joins_in_the_middle_of_a_batch_once() -> None:
+    rig = Rig("....")
+    rig.join(1, "all")
+    rig.join(2, "")
+    rig.deliver(1)
+    first, *rest = rig.storing
+    rig.lent[3] = []
+    orders = rig.do(
+        events.PieceStored(first),
+        events.PeerJoined(3, None, peer_id(3), True, True, False, host="10.0.0.3"),
+        *(events.PieceStored(piece) for piece in rest),
+    )
+    assert sorted(m.piece for m in told(orders, 2) if isinstance(m, Have)) == [0, 1, 2, 3]
+    words = told(orders, 3)
+    assert isinstance(words[0], BitfieldMessage)
+    assert sorted(m.piece for m in words if isinstance(m, Have)) == sorted(rest)
