@@ -13,12 +13,13 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal, cast
+from typing import Any, Literal
 from urllib.parse import quote_from_bytes
 
-from microtorrd.errors import ClientError, PeerForgotten, TrackerError
-from microtorrd.proto import bencode, compact
+from microtorrd.errors import ClientError, TrackerError
+from microtorrd.proto import compact
 from microtorrd.proto.query import Params, read_number, read_swarm_id, unescape
+from microtorrd.proto.tracker_reply import LONGEST_SILENCE_S, for_people, read_fields
 
 Dialect = Literal["microtorr", "bittorrent"]
 #: "" is the regular announce of the BitTorrent dialect, `alive` that of MicroTorr's.
@@ -29,19 +30,13 @@ Event = Literal["", "started", "stopped", "completed", "alive"]
 ALIVE_INTERVAL_S = 15
 ALIVE_LIFETIME_S = 30
 
-#: What the original answers to `completed` and `stopped`, and to `alive` from a peer that it does not know.
+#: What the original answers to `completed` and `stopped`.
 GOODBYE = b"Peer exited the swarm"
-NOT_IN_SWARM = "Peer is not in this swarm"
 
-#: The largest reply that is read: 1,000 peers with their ids take about 70 kB. Its cost is bounded by its
-#: items too, since it is read on the hub: 1,000 peers with their ids are 7,000 of them.
+#: The largest reply that is read: 1,000 peers with their ids take about 70 kB.
 MAX_REPLY_BYTES = 256 << 10
-_MOST_ITEMS = 30_000
 #: Peers kept of one reply. A tracker that lists a million is wrong or hostile; nobody dials so many.
 MAX_REPLY_PEERS = 1000
-#: A tracker that asks for more silence than a day would have forgotten us.
-_LONGEST_INTERVAL_S = 86_400
-_LONGEST_REASON = 200
 
 _EVENTS: dict[Dialect, dict[bytes, Event]] = {
     "microtorr": {b"started": "started", b"stopped": "stopped", b"completed": "completed", b"alive": "alive"},
@@ -302,82 +297,14 @@ def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200) -> AnnounceR
         complete=_count(fields.get("complete")),
         incomplete=_count(fields.get("incomplete")),
         peers=_bencoded_peers(fields),
-        warning=_for_people(fields.get("warning message", "")),
+        warning=for_people(fields.get("warning message", "")),
         tracker_id=_tracker_id(fields.get("tracker id")),
         external_ip=_external_ip(fields.get("external ip")),
     )
 
 
-def read_fields(text: bytes, status: int) -> dict[str, Any]:
-    """Return the dictionary that a tracker's reply (stripped of white space) is; raises TrackerError.
-
-    A failure reason is raised, and so is any status but 200.
-    """
-    if text[:1] == b"d":
-        fields = _from_bencoding(text)
-    elif text[:1] == b"{":
-        fields = _from_json(text)
-    else:
-        raise _no_reply(text, status)
-    if "failure reason" in fields:
-        raise _refusal(_for_people(fields["failure reason"]), _retry_s(fields.get("retry in")))
-    if status != 200:
-        raise TrackerError(f"HTTP status {status}")
-    return fields
-
-
-def _from_bencoding(text: bytes) -> dict[str, Any]:
-    try:
-        value = bencode.decode(text, max_depth=8, max_items=_MOST_ITEMS)
-    except bencode.BencodeError as error:
-        raise TrackerError(f"the reply is not bencoded: {error}") from error
-    assert isinstance(value, dict)  # it began with d
-    return {key.decode("latin-1"): item for key, item in value.items()}
-
-
-def _from_json(text: bytes) -> dict[str, Any]:
-    try:
-        return cast(dict[str, Any], json.loads(text))  # it began with {
-    except (ValueError, RecursionError) as error:
-        raise TrackerError("the reply is not JSON") from error
-
-
-def _no_reply(text: bytes, status: int) -> TrackerError:
-    """Name what came instead of a reply."""
-    plain = _for_people(text[:1000])
-    if status != 200:
-        brief = bool(plain) and len(text) <= _LONGEST_REASON and "<" not in plain
-        return _refusal(plain, None) if brief else TrackerError(f"HTTP status {status}")
-    if not text:
-        return TrackerError("the reply is empty")
-    what = "a web page" if text[:1] == b"<" else "neither bencoding nor JSON"
-    return TrackerError(f"the reply is {what}")
-
-
-def _refusal(reason: str, retry_s: float | None) -> TrackerError:
-    if reason == NOT_IN_SWARM:
-        return PeerForgotten(reason)
-    return TrackerError(reason or "refused without a reason", retry_s=retry_s)
-
-
-def _retry_s(value: object) -> float | None:
-    """BEP 31: minutes, or `never`, which we take for the longest silence that we keep."""
-    if value == b"never":
-        return _LONGEST_INTERVAL_S
-    minutes = value.decode("latin-1") if isinstance(value, bytes) else value
-    if isinstance(minutes, str) and minutes.isascii() and minutes.isdigit() and len(minutes) <= 6:
-        minutes = int(minutes)
-    return min(minutes * 60, _LONGEST_INTERVAL_S) if isinstance(minutes, int) and minutes > 0 else None
-
-
-def _for_people(value: object) -> str:
-    """Return the tracker's words on one line, short, and without anything that steers a terminal."""
-    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)[:_LONGEST_REASON]
-    return " ".join("".join(c if c.isprintable() else " " for c in text[:_LONGEST_REASON]).split())
-
-
 def _interval(value: object) -> int | None:
-    return min(value, _LONGEST_INTERVAL_S) if isinstance(value, int) and value > 0 else None
+    return min(value, LONGEST_SILENCE_S) if isinstance(value, int) and value > 0 else None
 
 
 def _count(value: object) -> int | None:

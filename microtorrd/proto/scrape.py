@@ -11,8 +11,9 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
 from microtorrd.errors import ClientError, TrackerError
-from microtorrd.proto.announce import MAX_REPLY_BYTES, read_fields
+from microtorrd.proto.announce import MAX_REPLY_BYTES
 from microtorrd.proto.query import all_values, read_swarm_id
+from microtorrd.proto.tracker_reply import read_fields
 
 #: Swarms of one request: with every byte escaped, more do not fit into a request of 8 KiB.
 MAX_SCRAPED = 100
