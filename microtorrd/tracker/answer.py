@@ -1,0 +1,188 @@
+"""From a request's raw query to the answer's bytes, for every HTTP server of the tracker.
+
+Flask and the fast front both call this, so that they cannot differ. What a client did wrong goes back to it,
+in its dialect, naming the parameter; anything else that goes wrong is a bug of ours: it is logged with its
+traceback and answered as "internal error". That makes this the dispatcher of the tracker, one of the few
+places where `except Exception` stands.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from microtorrd import logs
+from microtorrd.errors import ClientError
+from microtorrd.proto.announce import (
+    GOODBYE,
+    AnnounceRequest,
+    Dialect,
+    choose_dialect,
+    encode_compact_reply,
+    encode_failure,
+    encode_json_reply,
+    encode_list_reply,
+    parse_query,
+)
+from microtorrd.proto.compact import host_text, unpack
+from microtorrd.proto.query import Params, split_query
+from microtorrd.proto.scrape import encode_scrape_reply, parse_scrape_query
+from microtorrd.tracker.service import TrackerService
+from microtorrd.tracker.settings import TrackerSettings
+from microtorrd.tracker.source import Source, SourceRule
+from microtorrd.tracker.store import Sample
+
+#: Told of every announce: a note of kind `tracker_request`, with what it asked and what came of it. It is
+#: called on the hub and must not wait.
+OnRequest = Callable[[dict[str, Any]], None]
+
+JSON = "application/json"
+TEXT = "text/plain; charset=utf-8"
+#: Bencoding has no type of its own; this is what trackers send.
+BENCODED = "text/plain"
+
+_INTERNAL = "internal error"
+
+
+class Answer(NamedTuple):
+    """An HTTP answer; `content_type` "" where there is no body."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
+class Origin(NamedTuple):
+    """What an HTTP server knows of a request besides its path and query."""
+
+    socket_host: str  # numeric
+    accepts_json: bool
+    forwarded_for: str  # X-Forwarded-For, "" where there is none
+
+
+_ALIVE = Answer(200, "", b"")
+_GONE = Answer(200, TEXT, GOODBYE)
+
+
+def accepts_json(accept: str) -> bool:
+    """Tell whether an Accept header asks for JSON by name."""
+    return JSON in accept.lower()
+
+
+class Answerer:
+    """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None."""
+
+    def __init__(
+        self,
+        settings: TrackerSettings,
+        service: TrackerService,
+        clock: Callable[[], float],
+        on_request: OnRequest | None,
+    ) -> None:
+        self._settings = settings
+        self._service = service
+        self._sources = SourceRule(settings.ip_parameter, settings.trusted_proxies)
+        self._clock = clock
+        self._on_request = on_request
+        self._log = logs.get(room="tracker")
+
+    def announce(self, raw_query: bytes, origin: Origin) -> Answer:
+        """Answer `/announce?raw_query`. Never raises."""
+        params = split_query(raw_query)
+        dialect = choose_dialect(params, origin.accepts_json)
+        try:
+            return self._announce(params, dialect, raw_query, origin)
+        except Exception as error:
+            self._log.error("announce_failed", query=raw_query, host=origin.socket_host, exc_info=error)
+            return _failure(_INTERNAL, dialect, status=500)
+
+    def scrape(self, raw_query: bytes, origin: Origin) -> Answer:
+        """Answer `/scrape?raw_query`. Never raises."""
+        try:
+            swarms = self._service.scrape(parse_scrape_query(raw_query))
+            return Answer(200, BENCODED, encode_scrape_reply(swarms))
+        except ClientError as error:
+            return _failure(str(error), "bittorrent")
+        except Exception as error:
+            self._log.error("scrape_failed", query=raw_query, host=origin.socket_host, exc_info=error)
+            return _failure(_INTERNAL, "bittorrent")
+
+    def health(self) -> Answer:
+        """Answer `/health`: we are here, and this is how much we know."""
+        size = self._service.size()
+        facts = {"status": "ok", "swarms": size.swarms, "peers": size.peers}
+        return Answer(200, JSON, json.dumps(facts).encode())
+
+    def _announce(self, params: Params, dialect: Dialect, raw_query: bytes, origin: Origin) -> Answer:
+        request: AnnounceRequest | None = None
+        failure = ""
+        try:
+            request = parse_query(params, dialect)
+            source = self._sources.source(origin.socket_host, origin.forwarded_for)
+            sample = self._service.announce(request, dialect, source, self._clock())
+            if dialect == "bittorrent":
+                answer = Answer(200, BENCODED, self._bencoded(request, sample))
+            else:
+                answer = self._microtorr(request, source, sample)
+        except ClientError as error:
+            failure = str(error)
+            answer = _failure(failure, dialect)
+        if self._on_request is not None:
+            self._on_request(_note(raw_query, origin, dialect, request, failure))
+        return answer
+
+    def _bencoded(self, request: AnnounceRequest, sample: Sample) -> bytes:
+        if request.compact:
+            return encode_compact_reply(
+                interval=self._settings.interval,
+                min_interval=self._settings.min_interval,
+                complete=sample.complete,
+                incomplete=sample.incomplete,
+                peers=sample.entries,
+                peers6=sample.entries6,
+            )
+        return encode_list_reply(
+            interval=self._settings.interval,
+            min_interval=self._settings.min_interval,
+            complete=sample.complete,
+            incomplete=sample.incomplete,
+            peers=[
+                (None if request.no_peer_id else peer.peer_id, *unpack(peer.entry)) for peer in sample.named
+            ],
+        )
+
+    def _microtorr(self, request: AnnounceRequest, source: Source, sample: Sample) -> Answer:
+        if request.event == "alive":
+            return _ALIVE
+        if request.event != "started":
+            return _GONE
+        peers = [(peer.peer_id, *unpack(peer.entry)) for peer in sample.named]
+        # The original's clients read their own address from the reply.
+        peers.append((request.peer_id, host_text(self._service.host_of(request, source)), request.port))
+        return Answer(200, JSON, encode_json_reply(request.swarm_id, peers))
+
+
+def _failure(reason: str, dialect: Dialect, *, status: int = 400) -> Answer:
+    """A refusal: the MicroTorr dialect has the status besides, BitTorrent's clients read 200 only."""
+    body = encode_failure(reason, dialect)
+    return Answer(status, JSON, body) if dialect == "microtorr" else Answer(200, BENCODED, body)
+
+
+def _note(
+    raw_query: bytes, origin: Origin, dialect: Dialect, request: AnnounceRequest | None, failure: str
+) -> dict[str, Any]:
+    """The facts of one announce, for people: `query` as it came, `failure` "" where all went well."""
+    note: dict[str, Any] = {
+        "kind": "tracker_request",
+        "query": raw_query.decode("latin-1"),
+        "host": origin.socket_host,
+        "dialect": dialect,
+        "failure": failure,
+    }
+    if request is not None:
+        note["swarm_id"] = request.swarm_id.hex()
+        note["peer_id"] = request.peer_id.decode("latin-1")
+        note["event"] = request.event
+        note["port"] = request.port
+    return note

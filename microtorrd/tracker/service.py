@@ -1,0 +1,138 @@
+"""The tracker's rules: what an announce does to a swarm and what its sender gets to know.
+
+Time is handed in; nothing here waits, and nothing knows HTTP. Whoever breaks a rule gets ClientError with the
+reason; nothing was changed then.
+
+| | MicroTorr | BitTorrent |
+|---|---|---|
+| is forgotten | 30 s after its last request | two intervals after it |
+| `started` | enters, or is refreshed | the same |
+| `alive` | is refreshed; an error for whom we do not know | an unknown event |
+| no event | an error | as `started` |
+| `completed` | counts a download and leaves | counts a download and stays |
+| `stopped` | leaves; no matter whether it was there | the same |
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+from microtorrd.errors import ClientError
+from microtorrd.proto.announce import ALIVE_LIFETIME_S, AnnounceRequest, Dialect
+from microtorrd.proto.compact import pack, read_host
+from microtorrd.proto.scrape import SwarmCounts
+from microtorrd.proto.tracker_reply import NOT_IN_SWARM
+from microtorrd.tracker.settings import TrackerSettings
+from microtorrd.tracker.source import Source
+from microtorrd.tracker.store import Peer, PeerStore, Sample, StoreSize
+
+#: Peers looked at in one step of forgetting: about 2 ms.
+EXPIRE_STEP = 1000
+
+_NOTHING = Sample(complete=0, incomplete=0)
+
+
+class Admission(Protocol):
+    """Who may use the tracker."""
+
+    def check(self, swarm_id: bytes, passkey: str | None) -> None:
+        """Return for a swarm and a user that are admitted; raises ClientError with the reason for others."""
+        ...
+
+
+class OpenAdmission:
+    """Everybody, for every swarm."""
+
+    def check(self, swarm_id: bytes, passkey: str | None) -> None:
+        """See Admission."""
+
+
+class TrackerService:
+    """What a tracker decides. Every server of the tracker, whatever it speaks, asks this."""
+
+    def __init__(self, settings: TrackerSettings, store: PeerStore, admission: Admission) -> None:
+        self._settings = settings
+        self._store = store
+        self._admission = admission
+        self._lifetime_s: dict[Dialect, int] = {
+            "microtorr": ALIVE_LIFETIME_S,
+            "bittorrent": 2 * settings.interval,
+        }
+        self._read_host = lru_cache(maxsize=4096)(read_host)
+
+    def announce(
+        self,
+        request: AnnounceRequest,
+        dialect: Dialect,
+        source: Source,
+        now: float,
+        *,
+        passkey: str | None = None,
+    ) -> Sample:
+        """Do what the request says and return what its sender may know; raises ClientError.
+
+        Peers are there for those who stay only: compact, or named for the MicroTorr dialect and for
+        BitTorrent clients that want a list. The sender is not among them.
+        """
+        self._admission.check(request.swarm_id, passkey)
+        host = self.host_of(request, source)
+        leaves = request.event == "stopped" or (request.event == "completed" and dialect == "microtorr")
+        if leaves:
+            self._store.leave(request.swarm_id, request.peer_id, host, finished=request.event == "completed")
+            counts = self._store.counts(request.swarm_id)
+            return Sample(counts.complete, counts.incomplete) if counts else _NOTHING
+        expires_at = now + self._lifetime_s[dialect]
+        if request.event == "alive":
+            known = self._store.refresh(
+                request.swarm_id, request.peer_id, host, expires_at=expires_at, now=now
+            )
+            if not known:
+                raise ClientError(NOT_IN_SWARM, parameter="peer_id")
+            return _NOTHING
+        finished = request.event == "completed"
+        sample = self._store.enter(
+            request.swarm_id,
+            Peer(request.peer_id, pack(host, request.port), finished or request.left == 0),
+            expires_at=expires_at,
+            finished=finished,
+            want=self._how_many(request, dialect),
+            named=dialect == "microtorr" or not request.compact,
+        )
+        if sample is None:
+            raise ClientError("the tracker is full: it takes no more swarms at the moment")
+        return sample
+
+    def host_of(self, request: AnnounceRequest, source: Source) -> bytes:
+        """Return the host that the request's peer is known by, 4 or 16 bytes; raises ClientError."""
+        if not request.ip or not source.may_name_host:
+            return source.host
+        host = self._read_host(request.ip)
+        if host is None:
+            raise ClientError("ip must be a numeric address that a peer can have", parameter="ip")
+        return host
+
+    def scrape(self, swarm_ids: list[bytes], *, passkey: str | None = None) -> dict[bytes, SwarmCounts]:
+        """Return the figures of those of the swarms that are known; raises ClientError."""
+        found = {}
+        for swarm_id in swarm_ids:
+            self._admission.check(swarm_id, passkey)
+            counts = self._store.counts(swarm_id)
+            if counts is not None:
+                found[swarm_id] = counts
+        return found
+
+    def expire(self, now: float) -> bool:
+        """Forget some of those whose time has come; True if there may be more: call again soon."""
+        return self._store.expire(now, EXPIRE_STEP) >= EXPIRE_STEP
+
+    def size(self) -> StoreSize:
+        """Return how many swarms and peers are known."""
+        return self._store.size()
+
+    def _how_many(self, request: AnnounceRequest, dialect: Dialect) -> int:
+        most = self._settings.max_peers
+        if request.numwant is not None:
+            return min(request.numwant, most)
+        # The MicroTorr dialect has no number, and its clients learn of peers from this one reply only.
+        return most if dialect == "microtorr" else min(self._settings.default_peers, most)

@@ -1,0 +1,99 @@
+"""Where a request comes from, and whether it may say that its peer is elsewhere.
+
+A tracker that believes the `ip` of anybody is a weapon: whoever is named there gets dialled by a whole swarm.
+So `ip` is honoured by rule only (`never`, from `private` addresses, `always`). Behind a reverse proxy every
+request comes from the proxy: `X-Forwarded-For` is believed as far as it was written by proxies that are
+trusted by setting, read from the right. A request that somebody untrusted passed on is not taken for a
+private one, whatever its address: else an undeclared proxy on this host would open the door to all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from ipaddress import ip_address, ip_network
+from typing import NamedTuple
+
+from microtorrd.errors import ClientError
+from microtorrd.proto.compact import read_host
+from microtorrd.tracker.settings import IpParameter, Network, parse_networks
+
+#: Loopback, private, link-local and unique local: addresses of one's own house. Spelled out, since what
+#: `is_private` of ipaddress means has changed with Python's versions.
+_PRIVATE = [
+    ip_network(text)
+    for text in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "169.254.0.0/16",
+        "::1/128",
+        "fc00::/7",
+        "fe80::/10",
+    )
+]
+
+
+class Source(NamedTuple):
+    """Who asks."""
+
+    host: bytes  # 4 or 16
+    may_name_host: bool  # its `ip` parameter is honoured
+
+
+class _Address(NamedTuple):
+    host: bytes
+    is_private: bool
+    is_trusted: bool  # a reverse proxy of ours
+
+
+class SourceRule:
+    """Tells the source of a request by the address of its connection and its X-Forwarded-For."""
+
+    def __init__(self, ip_parameter: IpParameter, trusted_proxies: Sequence[str]) -> None:
+        self._ip_parameter = ip_parameter
+        self._trusted = parse_networks(trusted_proxies)
+        # A client asks again and again, and reading an address costs more than all the rest here.
+        self._read = lru_cache(maxsize=4096)(self._read_address)
+
+    def source(self, socket_host: str, forwarded_for: str) -> Source:
+        """Return who asks. `socket_host` is numeric, `forwarded_for` the header's value or ""."""
+        address = self._read(socket_host)
+        if address is None:
+            raise ClientError(f"the tracker cannot use the address {socket_host}")
+        passed_on = bool(forwarded_for) and not address.is_trusted
+        if forwarded_for and address.is_trusted:
+            address = self._behind_proxies(address, forwarded_for)
+        if self._ip_parameter == "private":
+            return Source(address.host, address.is_private and not passed_on)
+        return Source(address.host, self._ip_parameter == "always")
+
+    def _behind_proxies(self, proxy: _Address, forwarded_for: str) -> _Address:
+        """Return the first address from the right that is no proxy of ours, or the last that can be read."""
+        for entry in reversed(forwarded_for.split(",")):
+            address = self._read(_without_port(entry.strip()))
+            if address is None:
+                break
+            proxy = address
+            if not address.is_trusted:
+                break
+        return proxy
+
+    def _read_address(self, text: str) -> _Address | None:
+        host = read_host(text.partition("%")[0])  # a link-local peer's has the name of our interface
+        if host is None:
+            return None
+        return _Address(host, _is_in(host, _PRIVATE), _is_in(host, self._trusted))
+
+
+def _is_in(host: bytes, networks: Sequence[Network]) -> bool:
+    address = ip_address(host)
+    return any(address in network for network in networks)
+
+
+def _without_port(entry: str) -> str:
+    """Some proxies write `192.0.2.1:4711` or `[2001:db8::1]:4711`."""
+    if entry.startswith("["):
+        return entry[1:].partition("]")[0]
+    return entry.partition(":")[0] if entry.count(":") == 1 else entry
