@@ -31,7 +31,7 @@ from microtorrd.disk import jobs, move, trust
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.pool import Feed, PoolClosed
 from microtorrd.disk.state import TorrentRecord
-from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
+from microtorrd.errors import MicrotorrError, NotAllowed, ProtocolError, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.bitfield import Bitfield
@@ -88,13 +88,19 @@ class Content:
         return os.path.join(self.record.save_to, self.record.disk_name or self.record.name)
 
     @property
-    def done_on_record(self) -> int:
-        """Verified bytes as the record has them, before the torrent is loaded."""
+    def claimed(self) -> Bitfield:
+        """The verified pieces as the record has them, before anybody looked at the files."""
         raw = self.record.written or self.record.durable
-        if raw is None:
-            return 0
-        whole = Bitfield.from_bytes(raw, self.geometry.piece_count)
-        return self.verified_bytes(whole, 0, self.record.length)
+        count = self.geometry.piece_count
+        try:
+            return Bitfield(count) if raw is None else Bitfield.from_bytes(raw, count)
+        except ProtocolError:  # a record that does not fit claims nothing
+            return Bitfield(count)
+
+    @property
+    def done_on_record(self) -> int:
+        """The verified bytes as the record has them."""
+        return self.verified_bytes(self.claimed, 0, self.record.length)
 
     def verified_bytes(self, have: Bitfield, start: int, length: int) -> int:
         """How many bytes from `start` on lie in verified pieces."""
@@ -122,6 +128,8 @@ class Content:
         if self.record.moving_to is not None:
             self._recover_move(self.record.moving_to)
         trusted = facilities.pool.call(partial(self._examine, meta.is_single_file), lane="bulk")
+        if self.files.root_device != self.record.root_device:
+            self.update(root_device=self.files.root_device)
         if trusted.have.complete and not trusted.recheck_all:
             self.forget_hashes()
         return trusted
@@ -129,12 +137,13 @@ class Content:
     def _examine(self, is_single_file: bool) -> Trusted:
         """In a disk thread: look at the files and decide."""
         record, files, count = self.record, self.files, self.geometry.piece_count
-        if record.seed_only:
+        is_new = record.durable is None and record.written is None
+        if record.seed_only and is_new:
             self._require_kind(is_single_file)
         elif record.root_device is None and not os.path.isdir(record.save_to):
             return Trusted(Bitfield(count))  # a new torrent in a directory that is yet to be made
         stats = files.stat()
-        if record.durable is None and record.written is None:
+        if is_new:
             found = any(stat is not None and stat[0] for stat in stats)
             return Trusted(Bitfield(count), recheck_all=found or record.seed_only)
         decision = trust.decide(
@@ -180,6 +189,11 @@ class Content:
                 f"{path}: the torrent is of {wanted}, and this is none", path=path, cause="mismatch"
             )
 
+    @property
+    def is_ready_to_write(self) -> bool:
+        """Files and directories were made."""
+        return self._ready_to_write
+
     def prepare(self) -> None:
         """Make files and directories before the first write. Waits. Raises StorageError."""
         if self._ready_to_write or self.record.seed_only:
@@ -193,8 +207,14 @@ class Content:
     def probe(self) -> None:
         """See whether the cause of a failure is gone. Waits. Raises StorageError where it is not."""
         self._ready_to_write = False
-        self._facilities.pool.call(self.files.stat)
+        self._facilities.pool.call(partial(self._look, self.failure))
         self.prepare()
+
+    def _look(self, failure: StorageError | None) -> None:
+        """In a disk thread: is what was missing there again?"""
+        if failure is not None and failure.cause == "not_found" and not os.path.exists(failure.path):
+            raise failure
+        self.files.stat()
 
     def hashes(self) -> bytes:
         """The SHA-1 of every piece, 20 bytes each. Waits where they are not in memory."""
@@ -224,7 +244,7 @@ class Content:
                 self._quiet.set()
             if isinstance(outcome, jobs.Stored):
                 post((PieceStored(piece, outcome.digests),))
-                facilities.ledger.progressed(self.record.info_hash)
+                facilities.ledger.progressed(self.record.info_hash, piece)
             elif isinstance(outcome, jobs.Corrupt):
                 post((PieceCorrupt(piece, outcome.digests),))
             else:

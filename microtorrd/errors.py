@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as errno_codes
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 
 class MicrotorrError(Exception):
@@ -16,7 +16,7 @@ class MicrotorrError(Exception):
 
 
 class ConfigError(MicrotorrError):
-    """Ours, at start: a setting is unknown, of the wrong type or out of range. The start is refused (exit 78)."""
+    """Ours, at start: a setting is unknown, of the wrong type or out of range. No start (exit 78)."""
 
     def __init__(
         self, message: str, *, key: str | None = None, file: str | None = None, line: int | None = None
@@ -85,7 +85,7 @@ class ClientError(MicrotorrError):
 
 
 class TrackerError(MicrotorrError):
-    """A remote tracker's: it is down, slow, wrong or says no. We back off. `retry_s` is its own wish, if any."""
+    """A remote tracker's: it is down, slow, wrong or says no. We back off. `retry_s` is its own wish."""
 
     def __init__(self, message: str, *, retry_s: float | None = None) -> None:
         super().__init__(message)
@@ -110,12 +110,12 @@ class PeerForgotten(TrackerError):
 class StorageError(MicrotorrError):
     """Our disk's: the torrent concerned is parked in a failed state named by `cause`.
 
-    `cause` is one of `no_space`, `not_found`, `not_permitted`, `read_only`, `missing_root` (the save directory
-    or its mount is gone), `changed` (a file is not what we left), `mismatch` (data that was brought along is
+    `cause` is one of `no_space`, `not_found`, `not_permitted`, `read_only`, `missing_root` (the directory or
+    its mount is gone), `changed` (a file is not what we left), `mismatch` (data that was brought along is
     not the torrent's), `id_hash_mismatch`, `corrupt` (the state database is damaged), `io_error`.
     """
 
-    CAUSES = {
+    CAUSES: ClassVar[dict[int, str]] = {
         errno_codes.ENOSPC: "no_space",
         errno_codes.EDQUOT: "no_space",
         errno_codes.EFBIG: "no_space",

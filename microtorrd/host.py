@@ -57,6 +57,15 @@ class CoreHost:
             self._awake = True
             self._crew.spawn("core", self._run)
 
+    def act(self, facts: Sequence[Fact]) -> None:
+        """Handle facts at once, in the caller's greenlet: what an operator wished shows in the next answer.
+
+        Handling never waits, so nobody else can be in the middle of it.
+        """
+        self._inbox.extend(facts)
+        self._handle_all()
+        self.post(())
+
     def adopt(self, joined: Joined) -> None:
         """Take over a connection whose handshake is done."""
         facilities, owner = self._facilities, self._owner
@@ -210,6 +219,8 @@ class CoreHost:
     def _emit(self, order: events.Emit) -> None:
         if order.kind == "completed":
             self._owner.became_complete(order.facts)
+        elif order.kind == "content_verified":
+            self._owner.was_verified()
         self._owner.note(order.kind, **order.facts)
 
 

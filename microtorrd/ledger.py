@@ -55,6 +55,7 @@ class Page:
         "in_flight",
         "info_hash",
         "on_failure",
+        "since_sync",
         "sync_all",
         "totals",
         "unsynced",
@@ -76,6 +77,7 @@ class Page:
         self.dirty = dirty  # on record as perhaps written to
         self.in_flight = 0  # writes that have begun and not ended
         self.unsynced = False
+        self.since_sync: list[int] = []  # pieces written since the files were last synced
         self.sync_all = False  # files were written by an earlier process: sync all of them once
         self.totals = (0, 0)  # as last recorded
 
@@ -173,11 +175,19 @@ class Ledger:
         if page is not None:
             page.in_flight -= 1
 
-    def progressed(self, info_hash: bytes) -> None:
-        """The bitfield has grown: journal it."""
-        if info_hash in self._pages:
+    def progressed(self, info_hash: bytes, piece: int | None = None) -> None:
+        """The bitfield has grown, by this piece that was written just now or by a check: journal it."""
+        page = self._pages.get(info_hash)
+        if page is not None:
+            if piece is not None:
+                page.since_sync.append(piece)
             self._journal.add(info_hash)
             self._wake.set()
+
+    def unsynced_pieces(self, info_hash: bytes) -> list[int]:
+        """The pieces that were written and are not known to be on the disk."""
+        page = self._pages.get(info_hash)
+        return [] if page is None else sorted(set(page.since_sync))
 
     def checked(self, info_hash: bytes, bad: Iterable[int], then: Callable[[], None]) -> None:
         """A check found what is there: take back the bad pieces on record, then call `then`, on the hub."""
@@ -285,12 +295,14 @@ class Ledger:
         for page in pages:
             before, idle = page.have(), page.in_flight == 0
             everything, page.sync_all, page.unsynced = page.sync_all, False, False
+            count = len(page.since_sync)
             try:
                 stats = self._pool.call(partial(jobs.sync, page.files, everything))
             except StorageError as error:
                 page.unsynced, page.sync_all = True, everything
                 page.on_failure(error)
                 continue
+            del page.since_sync[:count]
             clean = idle and page.in_flight == 0 and not page.unsynced and page.have() == before
             synced.append((page, Durable(page.info_hash, before, stats, clean)))
         if not synced:

@@ -137,6 +137,7 @@ class Session:
         seed_after_download: bool | None,
     ) -> Row:
         """Put a torrent on record and start it. Raises InvalidMetainfo, Duplicate, NotAllowed, Busy."""
+        self._refuse_while_stopping()
         meta = self._parse(metainfo)
         if seed_path is not None:
             save_to, disk_name = os.path.split(seed_path.rstrip("/") or "/")
@@ -227,6 +228,10 @@ class Session:
             self.loaded.set()
 
     # --------------------------------------------------------------------------------------- finding
+
+    def _refuse_while_stopping(self) -> None:
+        if self._stopping:
+            raise NotAllowed("the daemon is stopping")
 
     def find(self, id: str) -> Torrents:
         """Those meant by a name, a prefix of an id (4 hex digits or more) or `all`. Raises NotFound."""
@@ -338,6 +343,7 @@ class Session:
 
     def remove(self, id: str, data: bool) -> Row:
         """Forget these torrents; with `data` delete their files too, behind this call."""
+        self._refuse_while_stopping()
         found = self.find(id)
         for torrent in found:
             if torrent.moving:
@@ -355,6 +361,7 @@ class Session:
 
     def move(self, id: str, save_to: str) -> Row:
         """Move the content of these torrents to another directory, behind this call."""
+        self._refuse_while_stopping()
         found = self.find(id)
         target = os.path.normpath(save_to)
         for torrent in found:
@@ -363,15 +370,24 @@ class Session:
 
     def set_limit(self, id: str | None, down: int | None, up: int | None) -> Row:
         """Limit these torrents, or with None the whole daemon; None for a rate leaves it as it is."""
+        self._refuse_while_stopping()
         if id is None:
             self.facilities.set_limits(down=down, up=up)
             self.facilities.notes.publish("limits_changed", **self.limits())
             return self.limits()
         wanted = {"down_limit": down, "up_limit": up}
         given = {key: value for key, value in wanted.items() if value is not None}
-        return self._change(id, lambda torrent: torrent.choose(**given))
+        found = self.find(id)
+        for torrent in found:
+            torrent.choose(**given)
+        records = [torrent.content.record for torrent in found]
+        return {
+            "down": max((record.down_limit for record in records), default=0),
+            "up": max((record.up_limit for record in records), default=0),
+        }
 
     def _change(self, id: str, change: Callable[[Torrent], object]) -> Row:
+        self._refuse_while_stopping()
         found = self.find(id)
         for torrent in found:
             change(torrent)

@@ -30,6 +30,11 @@ from microtorrd.rate import TokenBucket
 #: Causes after which files are looked at again before anything of them is offered.
 SUSPECT_CAUSES = frozenset({"changed", "not_found", "mismatch", "id_hash_mismatch", "io_error"})
 
+#: Causes that can go away without the operator: mounts come back, space is made.
+PASSING_CAUSES = frozenset(
+    {"no_space", "not_found", "not_permitted", "read_only", "missing_root", "io_error"}
+)
+
 
 class Torrent:
     """One torrent. Made at once; `load` makes it work."""
@@ -52,6 +57,7 @@ class Torrent:
         self._kept: list[Fact] = []  # facts that came before the core was there
         self._shown: tuple[events.State, str | None] | None = None
         self._probing = False
+        self._unopened = False  # the files could not be looked at yet
         self._gone = False
 
     # --------------------------------------------------------------------------------------- reading
@@ -73,8 +79,9 @@ class Torrent:
 
     @property
     def is_parked(self) -> bool:
-        """Whether a disk error holds it, whose cause may go away."""
-        return self.content.failure is not None and not self._gone and not self._probing
+        """Whether a disk error holds it whose cause may go away by itself."""
+        failure = self.content.failure
+        return failure is not None and failure.cause in PASSING_CAUSES and not self._gone
 
     @property
     def writes_no_more(self) -> bool:
@@ -138,10 +145,13 @@ class Torrent:
         try:
             trusted = self.content.open(metainfo)
         except StorageError as error:
-            failure = error
-            trusted = Trusted(Bitfield(self.content.geometry.piece_count), recheck_all=True)
-        if self._gone or self.crew.stopped:
-            return
+            failure, trusted = error, Trusted(self.content.claimed)
+        self._unopened = failure is not None
+        if not self._gone and not self.crew.stopped:
+            self._begin(trusted, failure)
+
+    def _begin(self, trusted: Trusted, failure: StorageError | None) -> None:
+        """Make the core and tell it what to do."""
         record = self.content.record
         core = self._make_core(trusted.have)
         self.announcer = self.facilities.make_announcer(
@@ -152,7 +162,8 @@ class Torrent:
             on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
             on_note=lambda kind, facts: self.note(kind, **facts),
         )
-        self._open_page(core, trusted)
+        if failure is None:
+            self._open_page(core, trusted)
         self.host = CoreHost(core, self, record.name)
         if failure is not None:
             self._kept.insert(0, events.StorageFailed(failure))
@@ -198,8 +209,8 @@ class Torrent:
         self.facilities.ledger.open_page(page, sync_all=trusted.sync_first)
 
     def _prepare(self) -> StorageError | None:
-        """Make files before the first write. Waits."""
-        if self.writes_no_more:
+        """Make files before the first write, and where there is nothing to write. Waits."""
+        if self.writes_no_more and self.content.geometry.piece_count:
             return None
         try:
             self.content.prepare()
@@ -238,6 +249,13 @@ class Torrent:
         else:
             self.host.post(facts)
 
+    def _act(self, fact: Fact) -> None:
+        """The same for a wish of the operator's, who is to see the outcome in the answer."""
+        if self.host is None:
+            self._kept.append(fact)
+        else:
+            self.host.act((fact,))
+
     def adopt(self, joined: Joined) -> None:
         """Take over a connection whose handshake is done."""
         if self.host is None or not self.takes_peers:
@@ -256,18 +274,30 @@ class Torrent:
 
     def probe(self) -> None:
         """See, behind this call, whether the cause of the failure is gone, and go on if so."""
-        self._probing = True
-        self.crew.spawn("probe", self._probe)
+        if not self._probing:
+            self._probing = True
+            self.crew.spawn("probe", self._probe)
 
     def _probe(self) -> None:
         try:
-            self.content.probe()
+            if self._unopened:
+                self._reopen()
+            else:
+                self.content.probe()
+                # What was written since the last sync may be lost with whatever failed.
+                doubtful = self.facilities.ledger.unsynced_pieces(self.info_hash)
+                self.post((events.RecheckWanted(doubtful), events.StorageRecovered()))
         except StorageError as error:
             self._log.debug("still_parked", cause=error.cause, reason=str(error))
-        else:
-            self.post((events.StorageRecovered(),))
         finally:
             self._probing = False
+
+    def _reopen(self) -> None:
+        """Look again at files that could not be looked at before. Waits. Raises StorageError."""
+        trusted = self.content.open(None)
+        self._unopened = False
+        self.host = None
+        self._begin(trusted, None)
 
     def _lend(self, size: int) -> memoryview | None:
         return self.facilities.lend(size, self)
@@ -277,7 +307,7 @@ class Torrent:
     def pause(self) -> None:
         """Stop until resumed. Waits for the record."""
         self._change(stopped=True)
-        self.post((events.Stopped(),))
+        self._act(events.Stopped())
 
     def resume(self) -> None:
         """Run; a torrent that is parked is tried again. Waits for the record."""
@@ -285,7 +315,13 @@ class Torrent:
             raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
         failure = self.content.failure
         self._change(stopped=False)
-        if self.host is not None:
+        if self.host is None:
+            return
+        if self._unopened:
+            self.probe()
+        elif failure is None and (self.writes_no_more or self.content.is_ready_to_write):
+            self._act(events.Started())
+        else:
             self.crew.spawn("resume", self._resume, failure is not None and failure.cause in SUSPECT_CAUSES)
 
     def _resume(self, recheck: bool) -> None:
@@ -303,7 +339,7 @@ class Torrent:
 
     def verify(self) -> None:
         """Check all content again."""
-        self.post((events.RecheckWanted(range(self.content.geometry.piece_count)),))
+        self._act(events.RecheckWanted(range(self.content.geometry.piece_count)))
 
     def reannounce(self) -> None:
         """Ask the trackers for peers now, as far as they allow."""
@@ -316,7 +352,7 @@ class Torrent:
         record, now = self.content.record, self.facilities.clock()
         self.up.set_rate(record.up_limit, now)
         self.down.set_rate(record.down_limit, now)
-        self.post((events.SettingsChanged(settings_of(record)),))
+        self._act(events.SettingsChanged(settings_of(record)))
         if "up_limit" in fields or "down_limit" in fields:
             self.note("limits_changed", down=record.down_limit, up=record.up_limit)
 
@@ -338,7 +374,7 @@ class Torrent:
         if record.save_to == save_to:
             raise NotAllowed(f"{record.name!r} is in {save_to} already", path=save_to)
         self.moving = True
-        self.host.post((events.Stopped(),))
+        self._act(events.Stopped())
         self.crew.spawn("move", self._move, save_to)
 
     def _move(self, save_to: str) -> None:
@@ -396,6 +432,11 @@ class Torrent:
         self._log.info(
             "completed", **{key: value for key, value in facts.items() if not isinstance(value, list)}
         )
+
+    def was_verified(self) -> None:
+        """Every piece was read and matches: nothing is left to confirm at the next start."""
+        self.content.update(confirmed=True)
+        self.content.forget_hashes()
 
 
 def settings_of(record: TorrentRecord) -> TorrentSettings:
