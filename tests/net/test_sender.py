@@ -1,0 +1,302 @@
+"""What a peer wire sends: blocks of real files through real disk threads, within limits, to any peer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import gevent
+import pytest
+from gevent import monkey
+from gevent.event import Event
+
+from microtorrd.core.events import StorageFailed
+from microtorrd.net import peerwire, sender
+from microtorrd.net.batch import SendMemory
+from microtorrd.net.peerwire import WireMemory
+from microtorrd.net.sender import LIMITED_BYTES
+from microtorrd.proto import messages as m
+from microtorrd.rate import Limiter, TokenBucket
+from tests.net.peers import PIECE_BYTES, Bench
+
+Make = Callable[..., Bench]
+
+_Lock = monkey.get_original("_thread", "allocate_lock")
+
+
+@contextmanager
+def held_disk(bench: Bench) -> Iterator[None]:
+    """Inside, the only disk thread is busy; and no file is open, so that every read is a cold one."""
+    bench.files.close()
+    lock = _Lock()
+    lock.acquire()
+    ended = Event()
+    bench.pool.submit(lock.acquire, lambda _: ended.set())
+    yield
+    lock.release()
+    ended.wait()
+
+
+def limiter(rate: int, burst: int = 1) -> Limiter:
+    return Limiter(TokenBucket(rate, burst))
+
+
+# ---- serving
+
+
+@pytest.mark.parametrize("size", [16384, 1000, 65536, 16383])
+def test_served_blocks_are_those_of_the_files(make_bench: Make, size: int) -> None:
+    bench = make_bench(lengths=(100_000, 0, 1, 700_000, 50_000))
+    wire, stranger, facts = bench.connect()
+    blocks = bench.all_blocks(size)
+    random.Random(size).shuffle(blocks[: len(blocks) // 2])
+    stranger.ask(*blocks)
+    facts.wait(lambda: len(facts.requests) == len(blocks))
+    assert facts.requests == blocks
+    wire.serve(blocks)
+    stranger.hear_until(lambda heard: len(heard) == len(blocks))
+    assert stranger.blocks == {block: bench.payload(*block) for block in blocks}
+    facts.wait(lambda: facts.sent == len(blocks))
+    assert wire.pending_requests == 0
+
+
+def test_the_largest_requests_are_served(make_bench: Make) -> None:
+    bench = make_bench(lengths=(300_000,))
+    bench.geometry = type(bench.geometry)(300_000, 300_000)
+    wire, stranger, _ = bench.connect()
+    blocks = [(0, begin, 131072) for begin in (1, 0, 100_000, 3)]
+    stranger.expect(*blocks)
+    wire.serve(blocks)
+    stranger.hear_until(lambda heard: len(heard) == 4)
+    for block in blocks:
+        assert stranger.blocks[block] == bench.raw[block[1] : block[1] + 131072]
+
+
+def test_a_peer_with_small_buffers_gets_every_byte(make_bench: Make) -> None:
+    bench = make_bench(lengths=(64 * PIECE_BYTES,))
+    wire, stranger, facts = bench.connect(buffers=20_000)
+    blocks = bench.all_blocks(50_000)
+    stranger.expect(*blocks)
+    wire.serve(blocks)
+    with gevent.Timeout(20):
+        while len(stranger.heard) < len(blocks):
+            stranger.hear(limit=7000)
+    assert stranger.blocks == {block: bench.payload(*block) for block in blocks}
+    facts.wait(lambda: facts.sent == len(blocks))
+
+
+def test_withdrawn_blocks_are_refused_where_that_is_wanted(bench: Bench) -> None:
+    wire, stranger, _ = bench.connect(start=False)
+    blocks = [(0, 100 * at, 100) for at in range(6)]
+    wire.serve(blocks)
+    wire.withdraw([blocks[1], (3, 0, 1)], reject=True)
+    wire.withdraw([blocks[2]], reject=False)
+    assert wire.pending_requests == 4
+    wire.withdraw(None, reject=True)
+    wire.serve([(1, 0, 10)])
+    stranger.expect((1, 0, 10))
+    wire.start()
+    stranger.hear_until(lambda heard: stranger.blocks)
+    assert stranger.heard[:-1] == [m.Reject(*blocks[at]) for at in (1, 0, 3, 4, 5)]
+    assert set(stranger.blocks) == {(1, 0, 10)}
+
+
+def test_too_many_requests_are_refused_aloud(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peerwire, "REQUESTS_MAX", 3)
+    blocks = [(0, 100 * at, 100) for at in range(5)]
+    wire, stranger, _ = bench.connect(start=False)
+    stranger.expect(*blocks[:3])
+    wire.serve(blocks)
+    wire.start()
+    stranger.hear_until(lambda heard: len(heard) == 5)
+    assert stranger.heard[:2] == [m.Reject(*block) for block in blocks[3:]]
+    assert list(stranger.blocks) == blocks[:3]
+
+
+def test_too_many_requests_of_who_cannot_be_refused_end_the_connection(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peerwire, "REQUESTS_MAX", 3)
+    wire, _, facts = bench.connect(fast=False)
+    wire.serve([(0, 100 * at, 100) for at in range(5)])
+    assert "more than 3 blocks queued" in facts.left().reason
+
+
+def test_a_read_error_is_told_and_the_connection_goes_on(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "file0").write_bytes(b"short")
+    wire, stranger, facts = bench.connect()
+    blocks = bench.all_blocks()
+    wire.serve(blocks)
+    stranger.hear_until(lambda heard: len(heard) == len(blocks))
+    assert sorted(stranger.heard) == [m.Reject(*block) for block in sorted(blocks)]
+    errors = facts.of(StorageFailed)
+    assert [fact.error.cause for fact in errors] == ["changed"]
+    (tmp_path / "file0").write_bytes(bench.raw)
+    stranger.expect(blocks[0])
+    wire.serve(blocks[:1])
+    stranger.hear_until(lambda heard: stranger.blocks)
+    assert stranger.blocks[blocks[0]] == bench.payload(*blocks[0])
+
+
+def test_messages_do_not_wait_for_the_disk(bench: Bench) -> None:
+    wire, stranger, _ = bench.connect()
+    with held_disk(bench):
+        wire.serve([(0, 0, 100)])
+        gevent.sleep(0)
+        wire.tell([m.Have(2)])
+        stranger.hear_until(lambda heard: heard == [m.Have(2)])
+        assert wire.pending_requests == 1
+        stranger.expect((0, 0, 100))
+    stranger.hear_until(lambda heard: stranger.blocks)
+
+
+def test_send_memory_is_shared_and_nobody_keeps_it(bench: Bench) -> None:
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    reading, reading_end, _ = bench.connect(memory=memory)
+    gone, _, _ = bench.connect(memory=memory)
+    withdrawn, _, _ = bench.connect(memory=memory)
+    waiting, waiting_end, _ = bench.connect(memory=memory)
+    with held_disk(bench):
+        for wire in (reading, gone, withdrawn, waiting):
+            wire.serve([(0, 0, 100)])
+            gevent.sleep(0)
+        waiting.tell([m.Have(1)])
+        waiting_end.hear_until(lambda heard: heard == [m.Have(1)])
+        gone.drop("gone")
+        withdrawn.withdraw(None, reject=False)
+        reading_end.expect((0, 0, 100))
+        waiting_end.expect((0, 0, 100))
+    reading_end.hear_until(lambda heard: reading_end.blocks)
+    waiting_end.hear_until(lambda heard: waiting_end.blocks)
+
+
+def test_memory_comes_back_when_a_peer_goes_while_the_disk_reads_for_it(bench: Bench) -> None:
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    wire, _, facts = bench.connect(memory=memory)
+    with held_disk(bench):
+        wire.serve([(0, 0, 100)])
+        gevent.sleep(0)
+        wire.drop("gone")
+    facts.left()
+    other, end, _ = bench.connect(memory=memory)
+    end.expect((0, 0, 100))
+    other.serve([(0, 0, 100)])
+    end.hear_until(lambda heard: end.blocks)
+
+
+# ---- limits
+
+
+def test_an_upload_limit_is_kept_and_messages_do_not_wait_for_it(make_bench: Make) -> None:
+    bench = make_bench(lengths=(40 * 16384,))
+    wire, stranger, facts = bench.connect(up=limiter(1 << 20))
+    blocks = bench.all_blocks()[:20]  # 0.31 s
+    stranger.expect(*blocks)
+    began = time.monotonic()
+    wire.serve(blocks)
+    facts.wait(lambda: facts.sent)
+    wire.tell([m.Have(1)])
+    stranger.hear_until(lambda heard: m.Have(1) in heard)
+    assert len(stranger.blocks) < 10
+    stranger.hear_until(lambda heard: len(stranger.blocks) == 20)
+    assert 0.25 < time.monotonic() - began < 0.6
+    assert stranger.blocks == {block: bench.payload(*block) for block in blocks}
+
+
+def test_a_limit_below_one_block_a_second_still_moves(bench: Bench) -> None:
+    bucket = TokenBucket(50_000, 1)
+    wire, stranger, _ = bench.connect(up=Limiter(bucket))
+    blocks = bench.all_blocks()[:2]
+    stranger.expect(*blocks)
+    began = time.monotonic()
+    wire.serve(blocks)
+    stranger.hear_until(lambda heard: len(heard) == 2)
+    assert 0.5 < time.monotonic() - began < 1.2
+
+
+def test_who_shares_a_limit_gets_a_fair_part(make_bench: Make) -> None:
+    bench = make_bench(lengths=(64 * 16384,))
+    bucket = TokenBucket(2 << 20, 1)
+    wires = [bench.connect(up=Limiter(bucket)) for _ in range(4)]
+    for wire, stranger, _ in wires:
+        stranger.expect(*bench.all_blocks())
+        wire.serve(bench.all_blocks())
+    gevent.sleep(0.4)
+    shares = [facts.sent for _, _, facts in wires]
+    assert max(shares) <= min(shares) + LIMITED_BYTES // 16384 + 1, shares
+    assert 35 <= sum(shares) <= 75, shares
+
+
+def test_a_limit_that_is_lifted_holds_nobody_any_longer(bench: Bench) -> None:
+    bucket = TokenBucket(2000, 1)
+    wire, stranger, facts = bench.connect(up=Limiter(bucket))
+    blocks = bench.all_blocks()
+    stranger.expect(*blocks)
+    wire.serve(blocks)
+    gevent.sleep(0.05)
+    assert facts.sent == 0
+    bucket.set_rate(0, time.monotonic())
+    began = time.monotonic()
+    stranger.hear_until(lambda heard: len(heard) == len(blocks))
+    assert time.monotonic() - began < 1
+
+
+def test_what_was_withdrawn_while_it_waited_for_the_limit_is_not_sent(bench: Bench) -> None:
+    wire, stranger, _ = bench.connect(up=limiter(200_000))
+    blocks = bench.all_blocks()
+    wire.serve(blocks[:4])
+    gevent.sleep(0)
+    wire.withdraw(None, reject=True)
+    wire.serve(blocks[4:5])
+    stranger.expect(blocks[4])
+    stranger.hear_until(lambda heard: stranger.blocks)
+    assert stranger.heard[:-1] == [m.Reject(*block) for block in blocks[:4]]
+
+
+# ---- peers that do not read
+
+
+def test_a_peer_that_never_reads_holds_up_nobody_and_is_dropped(
+    make_bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "STALLED_S", 0.3)
+    bench = make_bench(lengths=(64 * PIECE_BYTES,))
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    deaf, _, deaf_facts = bench.connect(memory=memory, buffers=20_000)
+    deaf.serve(bench.all_blocks())
+    deaf_facts.wait(lambda: deaf_facts.sent)
+    other, stranger, _ = bench.connect(memory=memory)
+    stranger.expect(*bench.all_blocks())
+    other.serve(bench.all_blocks())
+    stranger.hear_until(lambda heard: len(heard) == len(bench.all_blocks()))
+    left = deaf_facts.left()
+    assert "took nothing that we sent for 0 s" in left.reason and not left.fault
+
+
+def test_an_outbox_that_nobody_empties_ends_the_connection(
+    make_bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "OUTBOX_BYTES", 1000)
+    bench = make_bench(lengths=(64 * PIECE_BYTES,))
+    wire, _, facts = bench.connect(buffers=20_000)
+    wire.serve(bench.all_blocks())
+    facts.wait(lambda: facts.sent)
+    while not wire.closed:
+        wire.tell([m.Have(1)] * 100)
+        gevent.sleep(0)
+    assert facts.left().reason == "it does not read what we send"
+
+
+def test_silence_is_broken_by_keep_alives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender, "KEEP_ALIVE_S", 0.05)
+    _, stranger, _ = bench.connect()
+    began = time.monotonic()
+    stranger.hear_until(lambda heard: len(heard) == 3)
+    assert stranger.heard == [m.KeepAlive()] * 3
+    assert time.monotonic() - began > 0.12
