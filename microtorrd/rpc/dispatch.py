@@ -101,12 +101,14 @@ def _encode_refusal(call: jsonrpc.Call, error: CallerError) -> bytearray:
 
 
 def _record(method: Method, params: msgspec.Struct, caller: Caller, outcome: str) -> None:
-    speak = _log.info if method.changes else _log.debug
     facts: dict[str, Any] = {
         name: value
         for name, value in msgspec.structs.asdict(params).items()
         if name not in _NOT_LOGGED and value not in (None, "", False)
     }
+    # A limit method that is given no limit is asked for those in force.
+    is_question = method.name.endswith(".limit") and not facts.keys() & {"down", "up"}
+    speak = _log.info if method.changes and not is_question else _log.debug
     speak(
         "rpc_call",
         method=method.name,

@@ -171,7 +171,27 @@ class Limits(TypedDict):
 
 
 class Stats(TypedDict):
-    """Figures of the whole daemon: torrents by state, rates, totals, port, memory."""
+    """Figures of the whole daemon."""
+
+    torrents: int
+    states: Annotated[dict[str, int], Meta(description="how many torrents are in each state")]
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    downloaded_bytes: int
+    uploaded_bytes: int
+    connections: int
+    limits: Limits
+    listen_port: Annotated[int | None, Meta(description="where peers reach it")]
+    listen_addresses: list[Any]
+    tracker_port: Annotated[int | None, Meta(description="null: the tracker is not enabled")]
+    started_at: str
+    uptime_s: float
+    memory_bytes: int
+    cpu_s: float
+    piece_memory_bytes: int
+    disk_backlog: int
+    banned_hosts: int
+    pid: int
 
 
 class Version(TypedDict):

@@ -205,11 +205,27 @@ class FakeSession:
         ]
 
     def stats(self) -> dict[str, Any]:
+        states = [row["state"] for row in self.rows.values()]
         return {
-            "port": 7777,
-            "torrents": {"total": len(self.rows)},
+            "torrents": len(states),
+            "states": {state: states.count(state) for state in states},
             "down_bytes_per_s": 1_500_000,
+            "up_bytes_per_s": 0,
+            "downloaded_bytes": 12_345_678,
+            "uploaded_bytes": 0,
+            "connections": 3,
+            "limits": self.limits(),
+            "listen_port": 7777,
+            "listen_addresses": ["0.0.0.0", "::"],
+            "tracker_port": None,
+            "started_at": "2026-01-02T03:04:05Z",
             "uptime_s": 61.0,
+            "memory_bytes": 40_000_000,
+            "cpu_s": 0.5,
+            "piece_memory_bytes": 0,
+            "disk_backlog": 0,
+            "banned_hosts": 0,
+            "pid": 1,
         }
 
     def subscribe(self) -> Subscription:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import microtorrd
 from microtorrd.errors import Busy, ConfigError, NotAllowed
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.api import Caller, Note, Subscription
@@ -238,6 +241,24 @@ def test_without_a_filter_all_but_the_quiet_kinds_come(desk: Desk) -> None:
     ((subscription, wanted),) = desk.attached
     assert {kind for kind in NOTE_KINDS if not wanted({"kind": kind, "info_hash": "x"})} == QUIET_KINDS
     subscription.close()
+
+
+def _noted(tree: ast.Module) -> set[str]:
+    """The kinds of notes that a module makes: what `Emit`, `note`, `on_note`, `publish` are called with."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    return {
+        str(call.args[0].value)
+        for call in calls
+        if ast.unparse(call.func).rpartition(".")[2] in ("Emit", "note", "on_note", "publish")
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+
+def test_every_kind_of_note_that_the_daemon_makes_is_known_here() -> None:
+    root = Path(microtorrd.__file__).parent
+    made = {kind for path in root.rglob("*.py") for kind in _noted(ast.parse(path.read_text()))}
+    assert made
+    assert made <= set(NOTE_KINDS)
 
 
 def test_subscribing_to_a_torrent_that_is_not_there(desk: Desk) -> None:

@@ -1,0 +1,140 @@
+"""The command that brings torrents to the daemon."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+
+from mtorrctl import render
+from mtorrctl.commands.common import (
+    PATH,
+    RATE,
+    TIME,
+    absolute,
+    each,
+    finish,
+    json_option,
+    open_client,
+    socket_option,
+    tell,
+)
+from mtorrctl.exits import WrongUsage
+from mtorrctl.sources import read_metainfo
+from mtorrctl.waiting import wait_until_whole
+
+_COUNT = click.IntRange(0, 100_000)
+
+
+@click.command(short_help="Add torrents from files or URLs.")
+@click.argument("sources", metavar="FILE|URL...", type=PATH, nargs=-1, required=True)
+@click.option(
+    "--save-to", metavar="DIR", type=PATH, help="Save here; else where the daemon is configured to."
+)
+@click.option(
+    "--seed",
+    "seed_path",
+    metavar="PATH",
+    type=PATH,
+    help="The data is there already: check it, then seed it.",
+)
+@click.option("--paused", is_flag=True, help="Add without starting.")
+@click.option("--wait", is_flag=True, help="Return when it is whole, with a bar until then.")
+@click.option("--timeout", type=TIME, metavar="TIME", help="With --wait: give up after this, as `15 min`.")
+@click.option("--wait-seeders", type=_COUNT, default=0, metavar="N", help="Begin when N seeders are there.")
+@click.option(
+    "--wait-leechers", type=_COUNT, default=0, metavar="N", help="Begin when N leechers are there, we too."
+)
+@click.option("--down", type=RATE, default=0, metavar="RATE", help="Download limit, as `3 MB/s`.")
+@click.option("--up", type=RATE, default=0, metavar="RATE", help="Upload limit, as `500 kB/s`.")
+@click.option("--label", default="", metavar="WORD", help="A word of your own, shown by list --json.")
+@click.option("--sequential", is_flag=True, help="Fetch the pieces in their order.")
+@click.option(
+    "--seed-after/--stop-after",
+    "seed_after",
+    default=None,
+    help="When it is whole, seed it or stop it; else as the daemon is configured.",
+)
+@json_option
+@socket_option
+def add(
+    sources: tuple[str, ...],
+    *,
+    save_to: str | None,
+    seed_path: str | None,
+    paused: bool,
+    wait: bool,
+    timeout: float | None,
+    wait_seeders: int,
+    wait_leechers: int,
+    down: int,
+    up: int,
+    label: str,
+    sequential: bool,
+    seed_after: bool | None,
+    as_json: bool,
+    socket: str | None,
+) -> None:
+    """Add torrents to the daemon, from .mtorrent or .torrent files, or their http or https URLs.
+
+    This program reads the files and sends what is in them; `-` reads standard input. Relative paths are meant
+    from where you stand. With --wait it returns when the content is whole (exit 0), when it failed (1), or
+    after --timeout (124); the daemon goes on in any case.
+
+    With --json it prints an object a line for each torrent: the keys of `list`.
+
+    \b
+    Examples:
+      mtorrctl add ubuntu.iso.mtorrent
+      mtorrctl add https://example.org/data.torrent --save-to . --wait
+      mtorrctl add data.mtorrent --seed /srv/data
+    """
+    if wait and paused:
+        raise WrongUsage("--wait and --paused exclude each other: it would wait for ever")
+    if timeout is not None and not wait:
+        raise WrongUsage("--timeout goes with --wait")
+    if seed_path is not None and save_to is not None:
+        raise WrongUsage("--seed and --save-to exclude each other: the data is where --seed says")
+    if seed_path is not None and len(sources) > 1:
+        raise WrongUsage("--seed names the data of one torrent, and there are several")
+    options = {
+        "save_to": None if save_to is None else absolute(save_to),
+        "seed_path": None if seed_path is None else absolute(seed_path),
+        "paused": paused,
+        "wait_seeders": wait_seeders,
+        "wait_leechers": wait_leechers,
+        "down": down,
+        "up": up,
+        "label": label,
+        "sequential": sequential,
+        "seed_after_download": seed_after,
+    }
+    end = None if timeout is None else time.monotonic() + timeout
+    rows: list[dict[str, Any]] = []
+
+    def bring(source: str) -> None:
+        raw = read_metainfo(source)
+        with open_client(socket) as client:
+            rows.append(client.call("torrent.add", metainfo=raw, **options))
+        if not wait:
+            _tell_added(rows[-1], as_json=as_json)
+
+    def await_whole(row: dict[str, Any]) -> None:
+        left_s = None if end is None else max(0.0, end - time.monotonic())
+        with open_client(socket) as client:
+            whole = wait_until_whole(client, row, timeout_s=left_s)
+        _tell_added(whole, as_json=as_json)
+
+    errors = each(sources, bring)
+    if wait:
+        # All are on their way before the first is waited for.
+        errors += each(rows, await_whole)
+    finish(errors, len(sources))
+
+
+def _tell_added(row: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        tell(render.as_json_line(row))
+    else:
+        tell(f"{row['state']} {render.clean(row['name'])} in {render.clean(row['save_to'])}")

@@ -1,0 +1,143 @@
+"""Commands that change what torrents do."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from mtorrctl import render
+from mtorrctl.commands.common import (
+    PATH,
+    RATE,
+    absolute,
+    act_on_each,
+    finish,
+    id_argument,
+    json_option,
+    open_client,
+    socket_option,
+    tell,
+)
+from mtorrctl.exits import Failure
+
+
+@click.command(short_help="Stop torrents until they are resumed.")
+@id_argument("ids", nargs=-1, required=True)
+@json_option
+@socket_option
+def pause(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
+    """Stop torrents until they are resumed, also over restarts of the daemon.
+
+    \b
+    Examples:
+      mtorrctl pause ubuntu.iso 3f9a
+      mtorrctl pause all
+    """
+    finish(act_on_each(socket, ids, "torrent.pause", {}, done="paused", as_json=as_json), len(ids))
+
+
+@click.command(short_help="Let torrents run again.")
+@id_argument("ids", nargs=-1, required=True)
+@json_option
+@socket_option
+def resume(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
+    """Let torrents run again. One that failed is tried again."""
+    finish(act_on_each(socket, ids, "torrent.resume", {}, done="resumed", as_json=as_json), len(ids))
+
+
+@click.command(short_help="Check the content of torrents again.")
+@id_argument("ids", nargs=-1, required=True)
+@json_option
+@socket_option
+def verify(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
+    """Compare all content of torrents with its hashes again. `list` and `watch` show how far it is."""
+    finish(act_on_each(socket, ids, "torrent.verify", {}, done="checking", as_json=as_json), len(ids))
+
+
+@click.command(short_help="Announce to the trackers now.")
+@id_argument("ids", nargs=-1, required=True)
+@json_option
+@socket_option
+def reannounce(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
+    """Announce torrents to their trackers now, or as soon as the trackers allow."""
+    finish(act_on_each(socket, ids, "torrent.reannounce", {}, done="announcing", as_json=as_json), len(ids))
+
+
+@click.command(short_help="Forget torrents; their files stay unless --data.")
+@id_argument("ids", nargs=-1, required=True)
+@click.option("--data", is_flag=True, help="Delete their files too.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask before files are deleted.")
+@json_option
+@socket_option
+def remove(ids: tuple[str, ...], data: bool, yes: bool, as_json: bool, socket: str | None) -> None:
+    """Forget torrents. Their files stay where they are, unless --data is given.
+
+    On a terminal --data asks first; without one it never does.
+
+    \b
+    Examples:
+      mtorrctl remove ubuntu.iso
+      mtorrctl remove --data --yes old-data-set
+    """
+    asks = data and not yes and sys.stdin.isatty() and sys.stdout.isatty()
+    if asks and not click.confirm(f"Delete the files of {', '.join(map(render.clean, ids))} too?"):
+        finish()
+    done = "removed with its files" if data else "removed"
+    finish(act_on_each(socket, ids, "torrent.remove", {"data": data}, done=done, as_json=as_json), len(ids))
+
+
+@click.command(short_help="Move the files of a torrent to another directory.")
+@id_argument()
+@click.argument("directory", metavar="DIR", type=PATH)
+@json_option
+@socket_option
+def move(id: str, directory: str, as_json: bool, socket: str | None) -> None:
+    """Move the files of a torrent to DIR, and go on there.
+
+    They are copied, synced and checked before the old ones are deleted, and nothing is ever overwritten. The
+    command returns when the daemon has begun; `mtorrctl events` tells when it is done.
+    """
+    target = absolute(directory)
+    if os.path.exists(target) and not os.path.isdir(target):
+        raise Failure(f"{render.clean(target)} is not a directory")
+    with open_client(socket) as client:
+        rows = client.call("torrent.move", id=id, save_to=target)["torrents"]
+    if as_json:
+        tell(render.as_json({"torrents": rows, "errors": []}))
+        return
+    for row in rows:
+        tell(f"moving {render.clean(row['name'])} to {render.clean(target)}")
+
+
+@click.command(short_help="Show or set limits, of all or of one torrent.")
+@id_argument(required=False)
+@click.option("--down", type=RATE, metavar="RATE", help="Download limit, as `3 MB/s`; `none` lifts it.")
+@click.option("--up", type=RATE, metavar="RATE", help="Upload limit, as `500 kB/s`; `none` lifts it.")
+@json_option
+@socket_option
+def limit(id: str | None, down: int | None, up: int | None, as_json: bool, socket: str | None) -> None:
+    """Show or set the limits of the whole daemon, or those of one torrent.
+
+    What is not given stays as it is. Limits of a torrent stay over restarts; those of the daemon hold until
+    it ends, and then its configuration counts again.
+
+    With --json it prints an object: down and up in bytes a second, 0 for none.
+
+    \b
+    Examples:
+      mtorrctl limit
+      mtorrctl limit --up '3 MB/s'
+      mtorrctl limit ubuntu.iso --down none --up '200 kB/s'
+    """
+    with open_client(socket) as client:
+        if id is None:
+            limits = client.call("session.limit", down=down, up=up)
+        else:
+            limits = client.call("torrent.limit", id=id, down=down, up=up)
+    if as_json:
+        tell(render.as_json(limits))
+    else:
+        shown = [(name, render.limit(limits.get(name))) for name in ("down", "up")]
+        tell(render.pairs(shown))

@@ -1,0 +1,98 @@
+"""The command that shares a file or directory in one go, or lets torrents of the daemon seed."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from microtorrd.errors import Duplicate
+from mtorrctl import render
+from mtorrctl.client import Client
+from mtorrctl.commands.common import (
+    RATE,
+    absolute,
+    act_on_each,
+    each,
+    finish,
+    id_argument,
+    json_option,
+    open_client,
+    socket_option,
+    tell,
+)
+from mtorrctl.commands.recipes import read_recipe, recipe_options, warn_of_skipped
+from mtorrctl.create import METAINFO_SUFFIXES, Created, create
+from mtorrctl.exits import WrongUsage
+
+
+@click.command(short_help="Share a file or directory; or let torrents seed.")
+@id_argument("what", nargs=-1, required=True, metavar="PATH|ID...")
+@recipe_options
+@click.option("--up", type=RATE, default=0, metavar="RATE", help="Upload limit, as `500 kB/s`.")
+@click.option("--label", default="", metavar="WORD", help="A word of your own, shown by list --json.")
+@json_option
+@socket_option
+def seed(
+    what: tuple[str, ...],
+    *,
+    output: str | None,
+    up: int,
+    label: str,
+    as_json: bool,
+    socket: str | None,
+    **recipe: Any,
+) -> None:
+    """Share what lies at PATH: make its .mtorrent, add it and seed it. The path of the .mtorrent is printed.
+
+    The .mtorrent is made next to PATH, or where --output says. Give it to those who shall have the content.
+
+    With an ID (where nothing of that name lies in the directory) a torrent of the daemon is started, and goes
+    on seeding when it is whole, whatever was chosen when it was added.
+
+    With --json it prints an object a line for each PATH: mtorrent (as of `create --json`) and torrent (as of
+    `list --json`); for IDs one object: torrents and errors.
+
+    \b
+    Examples:
+      mtorrctl seed /srv/images/ubuntu.iso -t http://tracker.example.org:8888/announce
+      mtorrctl seed dataset/ --up '10 MB/s'
+      mtorrctl seed 3f9a
+    """
+    asked = read_recipe(recipe)
+    paths = [item for item in what if os.path.lexists(item) or "/" in item]
+    ids = [item for item in what if item not in paths]
+    if output is not None and len(paths) != 1:
+        raise WrongUsage("--output goes with one PATH")
+    for path in paths:
+        if path.lower().endswith(METAINFO_SUFFIXES) and os.path.isfile(path):
+            raise WrongUsage(
+                f"{render.clean(path)} describes content, it is not content",
+                f"to seed what it describes: mtorrctl add {render.clean(path)} --seed PATH",
+            )
+
+    def share(path: str) -> None:
+        open_client(socket).close()  # before an hour of hashing: does a daemon answer at all?
+        made = create(path, output, asked)
+        warn_of_skipped(made)
+        options = {"seed_path": absolute(path), "up": up, "label": label}
+        with open_client(socket) as client:
+            row = _add_or_seed(client, made, options)
+        if as_json:
+            tell(render.as_json_line({"mtorrent": made.facts, "torrent": row}))
+        else:
+            tell(made.path)
+
+    errors = each(paths, share, of=len(what))
+    if ids:
+        errors += act_on_each(socket, ids, "torrent.seed", {}, done="seeding", as_json=as_json)
+    finish(errors, len(what))
+
+
+def _add_or_seed(client: Client, made: Created, options: dict[str, Any]) -> Any:
+    """The row of the new torrent. One that is here already is told to seed: the command can be repeated."""
+    try:
+        return client.call("torrent.add", metainfo=made.raw, **options)
+    except Duplicate:
+        return client.call("torrent.seed", id=made.facts["info_hash"])["torrents"][0]

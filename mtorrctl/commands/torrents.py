@@ -1,0 +1,277 @@
+"""Commands that look at torrents and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from mtorrctl import render
+from mtorrctl.commands.common import (
+    id_argument,
+    json_option,
+    open_client,
+    socket_option,
+    tell,
+)
+from mtorrctl.exits import WrongUsage
+from mtorrctl.render import Column, Row
+
+
+def _state(row: Row) -> render.Color | None:
+    return render.STATE_COLORS.get(row.get("state", ""))
+
+
+def _done(row: Row) -> str:
+    checked = row.get("checked")
+    return render.percent(row.get("progress") if checked is None else checked)
+
+
+TORRENT_COLUMNS = (
+    Column("ID", lambda row: row["info_hash"][:8], color=lambda row: "dim"),
+    Column("NAME", lambda row: row["name"], gives_way=True),
+    Column("STATE", lambda row: row["state"], color=_state),
+    Column("DONE", _done, right=True),
+    Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True),
+    Column("DOWN", lambda row: render.rate(row["down_bytes_per_s"]), right=True),
+    Column("UP", lambda row: render.rate(row["up_bytes_per_s"]), right=True),
+    Column("PEERS", lambda row: str(row["peers"]), right=True),
+    Column("LEFT", lambda row: render.duration(row["eta_s"]), right=True),
+)
+
+
+def torrent_table(rows: list[dict[str, Any]]) -> str:
+    """The rows of `torrent.list` as a table, and below it why some failed."""
+    text = render.table(TORRENT_COLUMNS, rows)
+    for row in rows:
+        if row.get("error"):
+            reason = f"{row['name']}: {row['error']['message']}"
+            text += "\n" + render.paint(render.clean(reason), "red")
+    return text
+
+
+@click.command("list", short_help="The torrents, one line each.")
+@id_argument("ids", nargs=-1)
+@click.option("--fields", metavar="NAME,...", help="With --json: only these keys.")
+@json_option
+@socket_option
+def list_torrents(ids: tuple[str, ...], fields: str | None, as_json: bool, socket: str | None) -> None:
+    """Show the torrents of the daemon, or those with these IDs.
+
+    An ID is a name, four or more hexadecimal digits that an id begins with, or `all`.
+
+    With --json it prints a list of objects: name, info_hash, id_hash, state (stopped, checking, resolving,
+    waiting, downloading, seeding, failed), progress (0 to 1), size_bytes, done_bytes, down_bytes_per_s,
+    up_bytes_per_s, peers, seeders, eta_s, save_to, label, error (null, or cause, path and message), added_at,
+    uploaded_bytes, downloaded_bytes, ratio, piece_length, piece_count, completed_at, checked.
+
+    \b
+    Examples:
+      mtorrctl list
+      mtorrctl list --json | jq -r '.[] | select(.state == "failed") | .name'
+    """
+    names = None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
+    if names is not None and not as_json:
+        raise WrongUsage("--fields goes with --json")
+    with open_client(socket) as client:
+        rows = client.call("torrent.list", ids=list(ids) or None, fields=names)["torrents"]
+    if as_json:
+        tell(render.as_json(rows))
+    elif rows:
+        tell(torrent_table(rows))
+    elif render.is_terminal(sys.stdout):
+        tell("there are no torrents; add one: mtorrctl add FILE.mtorrent")
+
+
+#: The order in which `inspect` tells what it knows; the rest follows as it came.
+_HEAD = (
+    "name",
+    "state",
+    "error",
+    "progress",
+    "checked",
+    "size_bytes",
+    "done_bytes",
+    "eta_s",
+    "down_bytes_per_s",
+    "up_bytes_per_s",
+    "downloaded_bytes",
+    "uploaded_bytes",
+    "ratio",
+    "peers",
+    "seeders",
+    "leechers",
+    "save_to",
+    "content_path",
+    "label",
+    "info_hash",
+    "id_hash",
+)
+
+
+@click.command(short_help="Everything about one torrent.")
+@id_argument()
+@json_option
+@socket_option
+def inspect(id: str, as_json: bool, socket: str | None) -> None:
+    """Show everything that is known of one torrent: how far it is, where it lies, its settings and trackers.
+
+    With --json it prints one object: the keys of `list`, and metadata, settings, totals and trackers besides.
+
+    \b
+    Examples:
+      mtorrctl inspect ubuntu.iso
+      mtorrctl inspect 3f9a --json
+    """
+    with open_client(socket) as client:
+        facts = client.call("torrent.show", id=id)
+    if as_json:
+        tell(render.as_json(facts))
+        return
+    ordered = [name for name in _HEAD if name in facts] + [name for name in facts if name not in _HEAD]
+    plain = [name for name in ordered if not isinstance(facts[name], list | dict)]
+    tell(render.pairs((_label(name), _spell(name, facts[name])) for name in plain))
+    for name in ordered:
+        value = facts[name]
+        if name == "trackers" and value:
+            tell("\n" + render.table(TRACKER_COLUMNS, value))
+        elif isinstance(value, dict) and value:
+            tell(f"\n{_label(name)}")
+            tell(render.pairs(((_label(key), _spell(key, inner)) for key, inner in value.items()), "  "))
+        elif isinstance(value, list) and value:
+            tell(f"\n{_label(name)}")
+            for item in value:
+                tell(f"  {render.clean(item)}")
+
+
+def _label(name: str) -> str:
+    for suffix in ("_bytes_per_s", "_bytes", "_per_s", "_s"):
+        name = name.removesuffix(suffix)
+    return name.replace("_", " ")
+
+
+def _spell(name: str, value: Any) -> str:
+    if name in ("progress", "checked"):
+        return render.percent(value)
+    if name == "piece_length":
+        return render.piece_size(value)
+    return render.by_name(name, value)
+
+
+def _address(row: Row) -> str:
+    host, port = row.get("host", ""), row.get("port")
+    if port is None:
+        return str(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+#: Each letter of FLAGS; `peers --help` explains them.
+_FLAGS = (
+    ("incoming", "I"),
+    ("is_seeder", "S"),
+    ("am_interested", "d"),
+    ("peer_interested", "u"),
+    ("peer_choking", "c"),
+    ("am_choking", "k"),
+    ("optimistic", "o"),
+    ("snubbed", "z"),
+)
+
+
+def _flags(row: Row) -> str:
+    return "".join(letter for key, letter in _FLAGS if row.get(key))
+
+
+PEER_COLUMNS = (
+    Column("ADDRESS", _address),
+    Column("CLIENT", lambda row: row.get("client") or render.NOTHING, gives_way=True),
+    Column("HAS", lambda row: render.percent(row.get("progress")), right=True),
+    Column("DOWN", lambda row: render.rate(row.get("down_bytes_per_s", 0)), right=True),
+    Column("UP", lambda row: render.rate(row.get("up_bytes_per_s", 0)), right=True),
+    Column("RECEIVED", lambda row: render.size(row.get("down_bytes", 0)), right=True),
+    Column("SENT", lambda row: render.size(row.get("up_bytes", 0)), right=True),
+    Column("FLAGS", _flags),
+)
+
+
+@click.command(short_help="The connected peers of a torrent.")
+@id_argument()
+@json_option
+@socket_option
+def peers(id: str, as_json: bool, socket: str | None) -> None:
+    """Show the peers that a torrent is connected to, the fastest first.
+
+    \b
+    FLAGS:  I  it connected to us             S  it has everything
+            d  we want something of it        u  it wants something of us
+            c  it does not serve us now       k  we do not serve it now
+            o  we serve it to see its speed   z  it was asked and sends nothing
+
+    With --json it prints a list of objects: host, port, peer_id, client, incoming, progress, is_seeder,
+    am_choking, am_interested, peer_choking, peer_interested, optimistic, snubbed, down_bytes, up_bytes,
+    down_bytes_per_s, up_bytes_per_s, requests_out.
+    """
+    _show_table(socket, "peers", id, columns=PEER_COLUMNS, as_json=as_json, nothing="no peer is connected")
+
+
+FILE_COLUMNS = (
+    Column("DONE", lambda row: render.percent(row.get("progress")), right=True),
+    Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True),
+    Column("PATH", lambda row: row["path"]),
+)
+
+
+@click.command(short_help="The files of a torrent.")
+@id_argument()
+@json_option
+@socket_option
+def files(id: str, as_json: bool, socket: str | None) -> None:
+    """Show the files of a torrent and how much of each is there.
+
+    With --json it prints a list of objects: path, size_bytes, done_bytes, progress.
+    """
+    _show_table(socket, "files", id, columns=FILE_COLUMNS, as_json=as_json, nothing="there are no files")
+
+
+def _answered(row: Row) -> render.Color | None:
+    return "red" if row.get("state") in ("failed", "error", "failing") else None
+
+
+TRACKER_COLUMNS = (
+    Column("TIER", lambda row: str(row.get("tier", "")), right=True),
+    Column("TRACKER", lambda row: row["url"], gives_way=True),
+    Column("DIALECT", lambda row: row.get("dialect") or render.NOTHING),
+    Column("STATE", lambda row: row.get("state") or render.NOTHING, color=_answered),
+    Column("PEERS", lambda row: render.by_name("peers", row.get("peers_received")), right=True),
+    Column("SEEDERS", lambda row: render.by_name("seeders", row.get("seeders")), right=True),
+    Column("LAST", lambda row: render.moment(row.get("last_announce_at"))),
+    Column("NEXT", lambda row: render.moment(row.get("next_announce_at"))),
+    Column("MESSAGE", lambda row: row.get("message") or "", color=_answered, gives_way=True),
+)
+
+
+@click.command(short_help="The trackers of a torrent.")
+@id_argument()
+@json_option
+@socket_option
+def trackers(id: str, as_json: bool, socket: str | None) -> None:
+    """Show the trackers of a torrent and how each of them answered last.
+
+    With --json it prints a list of objects: url, tier, dialect, state, last_announce_at, next_announce_at,
+    interval_s, peers_received, seeders, leechers, message.
+    """
+    _show_table(socket, "trackers", id, columns=TRACKER_COLUMNS, as_json=as_json, nothing="it has no tracker")
+
+
+def _show_table(
+    socket: str | None, what: str, id: str, *, columns: tuple[Column, ...], as_json: bool, nothing: str
+) -> None:
+    with open_client(socket) as client:
+        rows = client.call(f"torrent.{what}", id=id)[what]
+    if as_json:
+        tell(render.as_json(rows))
+    elif rows:
+        tell(render.table(columns, rows))
+    elif render.is_terminal(sys.stdout):
+        tell(nothing)

@@ -1,0 +1,83 @@
+"""Waiting for a torrent to be whole: on notes, not by asking again and again.
+
+Subscribe first and look afterwards, so nothing that happens between is missed. Notes say when to look; the
+row of the torrent says what is so.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from microtorrd.errors import NotFound
+from mtorrctl.client import Client
+from mtorrctl.exits import Failure, OutOfTime
+from mtorrctl.progress import TorrentProgress
+from mtorrctl.render import clean
+
+#: Notes of busy torrents come often; people do not look more often than this.
+LOOK_EVERY_S = 0.2
+
+#: While nothing is heard we look all the same: rates and the time left change without notes.
+LOOK_AT_LEAST_EVERY_S = 2.0
+
+#: After these there is something to see at once.
+DECISIVE = ("completed", "state_changed", "storage_failed", "torrent_removed", "daemon_stopping")
+
+
+def wait_until_whole(
+    client: Client, row: dict[str, Any], *, timeout_s: float | None = None, shows: bool = True
+) -> dict[str, Any]:
+    """The row of the torrent once it is whole, and progress on the way there.
+
+    Raises Failure when it failed or was removed, OutOfTime after `timeout_s` seconds. Only one torrent can be
+    waited for on one client.
+    """
+    info_hash = row["info_hash"]
+    name = clean(row["name"])
+    end = None if timeout_s is None else time.monotonic() + timeout_s
+    client.subscribe(ids=[info_hash])
+    if not shows:
+        return _wait(client, info_hash, name, end, None)
+    with TorrentProgress(row) as progress:
+        return _wait(client, info_hash, name, end, progress)
+
+
+def is_whole(row: dict[str, Any]) -> bool:
+    """Whether all its content is here and was checked."""
+    return row["state"] == "seeding" or bool(row["state"] == "stopped" and row["progress"] >= 1)
+
+
+def _wait(
+    client: Client, info_hash: str, name: str, end: float | None, progress: TorrentProgress | None
+) -> dict[str, Any]:
+    while True:
+        try:
+            row: dict[str, Any] = client.call("torrent.list", ids=[info_hash])["torrents"][0]
+        except NotFound:
+            raise Failure(f"{name} was removed") from None
+        if progress is not None:
+            progress.update(row)
+        if is_whole(row):
+            return row
+        if row["state"] == "failed":
+            problem = (row.get("error") or {}).get("message", "unknown cause")
+            raise Failure(f"{name} failed: {clean(problem)}", "it goes on by itself when the cause is gone")
+        looked_at = time.monotonic()
+        if end is not None and looked_at >= end:
+            raise OutOfTime(f"{name} is not done in time; the daemon goes on with it")
+        _sleep_until_news(client, looked_at, end)
+
+
+def _sleep_until_news(client: Client, looked_at: float, end: float | None) -> None:
+    """Return at a note, but not sooner than people look; at the latest when rates are old, or at the end."""
+    latest = looked_at + LOOK_AT_LEAST_EVERY_S
+    soonest = looked_at + LOOK_EVERY_S
+    if end is not None:
+        latest, soonest = min(latest, end), min(soonest, end)
+    heard = client.next_note(max(0.0, latest - time.monotonic()))
+    while heard is not None and (left_s := soonest - time.monotonic()) > 0:
+        # More of the same are swallowed until it is time to look; a decisive one is looked at at once.
+        if heard.get("kind") in DECISIVE:
+            return
+        heard = client.next_note(left_s) or heard
