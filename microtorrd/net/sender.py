@@ -214,7 +214,8 @@ class Sender:
         if buffer is None:
             return KEEP_ALIVE_S
         batch = Batch(buffer)
-        batch.fill(self._queue, min(self._allowance, self._room), self._geometry)
+        most = self._room if self._up.unlimited else min(self._allowance, self._room)
+        batch.fill(self._queue, most, self._geometry)
         cold = [run for run in batch.runs if not self._files.read_nowait(*run)]
         if cold:
             self._reading = batch
@@ -239,7 +240,7 @@ class Sender:
         """Let `_allowance` be at least what the next block needs, or say how long that takes."""
         up = self._up
         if up.unlimited:
-            self._booked, self._allowance = 0, BATCH_BYTES
+            self._booked = self._allowance = 0
             return 0.0
         now = monotonic()
         next_bytes = self._queue[0][2]
@@ -271,7 +272,7 @@ class Sender:
             self._outbox_bytes += len(rest)
         self._queue.extendleft(reversed(batch.blocks[begun:]))
         payload_bytes = sum(length for _, _, length in batch.blocks[:begun])
-        self._allowance -= payload_bytes
+        self._allowance = max(0, self._allowance - payload_bytes)  # less without a limit
         if begun:
             self._post([BlocksSent(self._peer, begun, payload_bytes)])
         if rest or begun < len(batch.blocks):
