@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from microtorrd.disk.digest import Listing, hash_content, scan
+from microtorrd.errors import InvalidMetainfo
 from microtorrd.proto import metainfo
 from microtorrd.proto.metainfo import DEFAULT_TRACKER
 from mtorrctl.exits import Failure, WrongUsage
@@ -46,8 +47,12 @@ class Created:
     skipped: list[tuple[str, str]]  # what is not in it, and why
 
 
-def create(content: str, output: str | None, recipe: Recipe) -> Created:
-    """Make the `.mtorrent` of a path. Raises the errors of scan and hash_content, and Failure."""
+def create(content: str, output: str | None, recipe: Recipe, *, keep_same: bool = False) -> Created:
+    """Make the `.mtorrent` of a path. Raises the errors of scan and hash_content, and Failure.
+
+    With `keep_same` a file that is there already and has the same info_hash is left as it is, with its own
+    trackers and date.
+    """
     listing = scan(content)
     target = os.path.abspath(output or os.path.abspath(content) + SUFFIX)
     _check_output(target, os.path.abspath(content), listing)
@@ -68,8 +73,12 @@ def create(content: str, output: str | None, recipe: Recipe) -> Created:
         comment=recipe.comment,
         creation_date=recipe.creation_date,
     )
-    write_atomically(target, raw)
     made = metainfo.parse(raw)
+    same = _same_at(target, made.info_hash) if keep_same else None
+    if same is None:
+        write_atomically(target, raw)
+    else:
+        raw = same
     facts = {
         "path": target,
         "name": made.name,
@@ -146,6 +155,18 @@ def _check_output(target: str, content: str, listing: Listing) -> None:
         raise Failure(f"{clean(directory)}: no such directory", "name another place with --output")
     if not os.access(directory, os.W_OK | os.X_OK):
         raise Failure(f"{clean(directory)}: not writable", "name another place with --output")
+
+
+def _same_at(target: str, info_hash: bytes) -> bytes | None:
+    """The bytes of the metainfo file that is there, if it is one of the same torrent."""
+    try:
+        if os.path.getsize(target) > metainfo.MAX_METAINFO_BYTES:
+            return None
+        with open(target, "rb") as file:
+            raw = file.read()
+        return raw if metainfo.parse(raw).info_hash == info_hash else None
+    except (OSError, InvalidMetainfo):
+        return None
 
 
 def _unwritable(path: str, error: OSError) -> Failure:

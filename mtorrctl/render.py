@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Literal, TextIO
 
 import msgspec
@@ -121,9 +122,11 @@ def percent(share: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """A time span by its two largest units: `45s`, `2m 05s`, `3h 20m`, `12d 4h`."""
+    """A time span by its two largest units: `0.4s`, `45s`, `2m 05s`, `3h 20m`, `12d 4h`."""
     if seconds is None:
         return NOTHING
+    if 0 < seconds < 9.95:
+        return f"{seconds:.1f}s".replace(".0s", "s")
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -264,10 +267,57 @@ def by_name(name: str, value: Any) -> str:
             return exact_size(int(value))
         if name.endswith("_s"):
             return duration(value)
+        if name == "share" or name in ("progress", "checked"):
+            return percent(value)
+        if name == "piece_length":
+            return piece_size(int(value))
         return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, list | tuple):
+        return ", ".join(clean(item) for item in value) if _is_plain(value) else f"{len(value)} of them"
     if name.endswith(("_at", "_date")):
         return moment(str(value))
     return clean(value)
+
+
+def _is_plain(values: Sequence[Any]) -> bool:
+    return not any(isinstance(value, list | dict) for value in values)
+
+
+def facts(answer: Mapping[str, Any], indent: str = "") -> str:
+    """Any answer of the daemon, whatever is in it: plain values first, then groups, then lists as tables."""
+    groups = {name: value for name, value in answer.items() if isinstance(value, Mapping)}
+    tables = {name: value for name, value in answer.items() if _is_table(value)}
+    plain = [name for name in answer if name not in groups and name not in tables]
+    parts = [pairs([(label(name), by_name(name, answer[name])) for name in plain], indent)]
+    parts += [
+        f"{indent}{label(name)}\n{facts(group, indent + '  ')}" for name, group in groups.items() if group
+    ]
+    parts += [f"{indent}{label(name)}\n{_any_table(rows, indent + '  ')}" for name, rows in tables.items()]
+    return ("\n" if indent else "\n\n").join(part for part in parts if part)
+
+
+def label(name: str) -> str:
+    """The name of a key for people; the unit in it shows in the value."""
+    for suffix in ("_bytes_per_s", "_bytes", "_per_s", "_s"):
+        name = name.removesuffix(suffix)
+    return clean(name.replace("_", " "))
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, Mapping) for row in value)
+
+
+def _any_table(rows: Sequence[Row], indent: str) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    columns = [Column(label(name).upper(), partial(_value_of, name)) for name in names]
+    return "\n".join(indent + line for line in table(columns, rows).split("\n"))
+
+
+def _value_of(name: str, row: Row) -> str:
+    value = row.get(name)
+    if name.endswith("_bytes") or name == "bytes":
+        return NOTHING if value is None else size(value)
+    return by_name(name, value)
 
 
 # ----------------------------------------------------------------------------------------------------- JSON

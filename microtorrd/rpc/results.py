@@ -79,7 +79,7 @@ class TorrentDetails(Torrent):
     private: bool
     comment: str
     created_by: str
-    creation_date: str | None
+    created_at: Annotated[str | None, Meta(description="what the file says")]
     dialect: Literal["microtorr", "bittorrent", "original"]
     file_count: int
     content_path: Annotated[str, Meta(description="where its file or directory lies")]
@@ -88,7 +88,11 @@ class TorrentDetails(Torrent):
     wasted_bytes: Annotated[int, Meta(description="received although nobody asked, or twice")]
     corrupt_pieces: int
     settings: Settings
+    confirmed: Annotated[bool, Meta(description="the whole content was compared with id_hash")]
     trackers: list[Tracker]
+    last_download: Annotated[
+        dict[str, Any] | None, Meta(description="how it went; null: not downloaded while this daemon ran")
+    ]
 
 
 class SomeTorrents(TypedDict):
@@ -198,6 +202,11 @@ class Version(TypedDict):
     """Which daemon answers."""
 
     version: str
+    python: str
+    pid: int
+    uptime_s: float
+    state_dir: str
+    config_file: str | None
 
 
 class Pong(TypedDict):

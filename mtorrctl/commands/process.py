@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import click
 
@@ -44,28 +43,7 @@ def stats(as_json: bool, socket: str | None) -> None:
     """
     with open_client(socket) as client:
         facts = client.call("session.stats")
-    tell(render.as_json(facts) if as_json else "\n".join(_section(facts, "")))
-
-
-def _section(facts: dict[str, Any], indent: str) -> list[str]:
-    plain = {name: value for name, value in facts.items() if not isinstance(value, dict)}
-    lines = [render.pairs(((_label(name), _spell(name, value)) for name, value in plain.items()), indent)]
-    for name, value in facts.items():
-        if isinstance(value, dict):
-            lines += [f"{indent}{_label(name)}", *_section(value, indent + "  ")]
-    return [line for line in lines if line]
-
-
-def _label(name: str) -> str:
-    for suffix in ("_bytes_per_s", "_bytes", "_per_s", "_s"):
-        name = name.removesuffix(suffix)
-    return render.clean(name.replace("_", " "))
-
-
-def _spell(name: str, value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(render.clean(item) for item in value) or render.NOTHING
-    return render.by_name(name, value)
+    tell(render.as_json(facts) if as_json else render.facts(facts))
 
 
 @click.command(short_help="Let the daemon read its configuration again.")

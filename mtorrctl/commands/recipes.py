@@ -73,6 +73,11 @@ def read_recipe(options: Mapping[str, Any]) -> Recipe:
     )
 
 
+def asks_for_more(options: Mapping[str, Any]) -> bool:
+    """Whether something is asked for that the info_hash says nothing about."""
+    return bool(options["trackers"] or options["web_seeds"] or options["comment"])
+
+
 def warn_of_skipped(made: Created) -> None:
     """Say what is not in the torrent though it lies there; the first few by name."""
     for path, reason in made.skipped[:10]:

@@ -22,7 +22,7 @@ from mtorrctl.commands.common import (
     socket_option,
     tell,
 )
-from mtorrctl.commands.recipes import read_recipe, recipe_options, warn_of_skipped
+from mtorrctl.commands.recipes import asks_for_more, read_recipe, recipe_options, warn_of_skipped
 from mtorrctl.create import METAINFO_SUFFIXES, Created, create
 from mtorrctl.exits import WrongUsage
 
@@ -47,6 +47,7 @@ def seed(
     """Share what lies at PATH: make its .mtorrent, add it and seed it. The path of the .mtorrent is printed.
 
     The .mtorrent is made next to PATH, or where --output says. Give it to those who shall have the content.
+    One that is there already and describes the same is kept, unless options ask for other trackers or words.
 
     With an ID (where nothing of that name lies in the directory) a torrent of the daemon is started, and goes
     on seeding when it is whole, whatever was chosen when it was added.
@@ -74,7 +75,7 @@ def seed(
 
     def share(path: str) -> None:
         open_client(socket).close()  # before an hour of hashing: does a daemon answer at all?
-        made = create(path, output, asked)
+        made = create(path, output, asked, keep_same=not asks_for_more(recipe))
         warn_of_skipped(made)
         options = {"seed_path": absolute(path), "up": up, "label": label}
         with open_client(socket) as client:

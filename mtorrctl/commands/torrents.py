@@ -129,34 +129,11 @@ def inspect(id: str, as_json: bool, socket: str | None) -> None:
     if as_json:
         tell(render.as_json(facts))
         return
-    ordered = [name for name in _HEAD if name in facts] + [name for name in facts if name not in _HEAD]
-    plain = [name for name in ordered if not isinstance(facts[name], list | dict)]
-    tell(render.pairs((_label(name), _spell(name, facts[name])) for name in plain))
-    for name in ordered:
-        value = facts[name]
-        if name == "trackers" and value:
-            tell("\n" + render.table(TRACKER_COLUMNS, value))
-        elif isinstance(value, dict) and value:
-            tell(f"\n{_label(name)}")
-            tell(render.pairs(((_label(key), _spell(key, inner)) for key, inner in value.items()), "  "))
-        elif isinstance(value, list) and value:
-            tell(f"\n{_label(name)}")
-            for item in value:
-                tell(f"  {render.clean(item)}")
-
-
-def _label(name: str) -> str:
-    for suffix in ("_bytes_per_s", "_bytes", "_per_s", "_s"):
-        name = name.removesuffix(suffix)
-    return name.replace("_", " ")
-
-
-def _spell(name: str, value: Any) -> str:
-    if name in ("progress", "checked"):
-        return render.percent(value)
-    if name == "piece_length":
-        return render.piece_size(value)
-    return render.by_name(name, value)
+    trackers = facts.pop("trackers", [])
+    first = {name: facts.pop(name) for name in _HEAD if name in facts}
+    tell(render.facts({**first, **facts}))
+    if trackers:
+        tell("\n" + render.table(TRACKER_COLUMNS, trackers))
 
 
 def _address(row: Row) -> str:

@@ -146,7 +146,7 @@ def _note_line(note: Note) -> str:
     facts = [
         f"{name}={render.by_name(name, value)}"
         for name, value in note.items()
-        if name not in ("kind", "time", "info_hash", "name") and value is not None
+        if name not in ("kind", "time", "info_hash", "name") and value not in (None, "")
     ]
     head = [render.clock(note.get("time", "")), f"{render.clean(note.get('kind', '')):<17}"]
     return "  ".join([*head, *([render.clean(note["name"])] if note.get("name") else []), *facts]).rstrip()

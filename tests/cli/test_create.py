@@ -205,13 +205,21 @@ def test_one_command_shares_a_directory(shell: Shell, house: House, content: Pat
 
 
 def test_sharing_again_is_no_mistake(shell: Shell, house: House, content: Path) -> None:
-    first = shell.run("seed", content, "--json")
+    first = shell.run("seed", content, "--json", "-t", "http://mine.example/announce")
     house.session.pause("data set")
     again = shell.run("seed", content, "--json")
     assert again.code == 0
     (facts,) = again.json_lines
     assert facts["torrent"]["state"] == "seeding"
     assert facts["mtorrent"] == first.json_lines[0]["mtorrent"]
+    made = Path(f"{content}.mtorrent")
+    assert metainfo.parse(made.read_bytes()).trackers == (("http://mine.example/announce",),)
+    assert shell.run("seed", content, "--comment", "new").code == 0
+    assert metainfo.parse(made.read_bytes()).comment == "new"
+    (content / "one").write_bytes(b"2")
+    before = made.read_bytes()
+    assert shell.run("seed", content).code == 0
+    assert metainfo.parse(made.read_bytes()).id_hash != metainfo.parse(before).id_hash
 
 
 def test_paths_and_ids_together(shell: Shell, house: House, content: Path) -> None:

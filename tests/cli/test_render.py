@@ -61,7 +61,10 @@ def test_only_what_is_whole_is_a_hundred_percent(share: float | None, text: str)
     ("seconds", "text"),
     [
         (None, "-"),
-        (0.4, "0s"),
+        (0, "0s"),
+        (0.42, "0.4s"),
+        (3, "3s"),
+        (9.96, "10s"),
         (59.4, "59s"),
         (59.6, "1m 00s"),
         (125, "2m 05s"),
@@ -153,6 +156,31 @@ def test_a_dumb_terminal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cut_never_takes_more_columns_than_it_may(text: str, columns: int) -> None:
     shown = render.cut(render.clean(text), columns)
     assert render.columns_of(shown) <= columns
+
+
+def test_any_answer_can_be_shown() -> None:
+    answer = {
+        "port": 7777,
+        "share": 0.25,
+        "addresses": ["a", "b"],
+        "limits": {"down": 0, "up": 1_000_000},
+        "nothing": {},
+        "shares": [{"host": "h\x1b", "sent_bytes": 5}, {"host": "longer", "pieces": 2}],
+    }
+    assert render.facts(answer).split("\n") == [
+        "port       7777",
+        "share      25.0%",
+        "addresses  a, b",
+        "",
+        "limits",
+        "  down  none",
+        "  up    1.00 MB/s",
+        "",
+        "shares",
+        "  HOST    SENT  PIECES",
+        "  h\\x1b   5 B   -",
+        "  longer  -     2",
+    ]
 
 
 def test_pairs_are_aligned() -> None:

@@ -111,7 +111,7 @@ class FakeSession:
             "private": what.private,
             "comment": what.comment,
             "created_by": what.created_by,
-            "creation_date": None,
+            "created_at": None,
             "dialect": what.dialect,
             "file_count": len(what.files),
             "content_path": f"{row['save_to']}/{what.name}",
@@ -126,7 +126,9 @@ class FakeSession:
                 "seed_after_download": True,
                 **self.torrent_limits[row["info_hash"]],
             },
+            "confirmed": False,
             "trackers": self.trackers(id),
+            "last_download": None,
         }
 
     def pause(self, id: str) -> dict[str, Any]:
@@ -300,7 +302,14 @@ class FakeDaemon:
         self.config_error: ConfigError | None = None
 
     def version(self) -> dict[str, Any]:
-        return {"version": __version__}
+        return {
+            "version": __version__,
+            "python": "3.11.0",
+            "pid": 1,
+            "uptime_s": 61.0,
+            "state_dir": "/var/lib/microtorrd",
+            "config_file": None,
+        }
 
     def reload(self) -> None:
         if self.config_error is not None:
