@@ -7,6 +7,8 @@ Rules
   files are synced and the bitfield that was true before is committed as durable: that survives the machine's.
 - A bad piece is taken back on record before anything is written in its place: `retract` comes first.
 - A database that cannot be written is reported once and tried again; what is to be written stays pending.
+- One greenlet at a time writes what is pending, and one syncs: else the stop of the daemon, which does both,
+  would meet them half-way, and write or forget things twice.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 from gevent.threadpool import ThreadPool
 
 from microtorrd import logs
@@ -93,6 +96,8 @@ class Ledger:
         self._journal: set[bytes] = set()
         self._to_mark: set[bytes] = set()
         self._wake = Event()
+        self._journalling = BoundedSemaphore(1)
+        self._syncing = BoundedSemaphore(1)
         self._queued: list[Callable[[], None]] = []
         self._trouble: str | None = None
         self._closed = False
@@ -262,6 +267,10 @@ class Ledger:
 
     def _write_journal(self) -> None:
         """Write what is pending. What fails stays pending. Raises StorageError."""
+        with self._journalling:
+            self._write_pending()
+
+    def _write_pending(self) -> None:
         if self._to_mark:
             marked = set(self._to_mark)
             self._run(partial(self._store.mark_dirty, marked))
@@ -280,8 +289,10 @@ class Ledger:
                 raise
 
     def _keep_syncing(self) -> None:
-        while not self._closed:
+        while True:
             gevent.sleep(SYNC_S)
+            if self._closed:
+                return
             pages = [page for page in self._pages.values() if page.unsynced]
             if pages:
                 try:
@@ -291,6 +302,10 @@ class Ledger:
 
     def _sync(self, pages: list[Page]) -> None:
         """Sync the files of these torrents, then commit what was true before as durable."""
+        with self._syncing:
+            self._sync_and_record(pages)
+
+    def _sync_and_record(self, pages: list[Page]) -> None:
         synced: list[tuple[Page, Durable]] = []
         for page in pages:
             before, idle = page.have(), page.in_flight == 0

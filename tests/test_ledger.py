@@ -1,0 +1,53 @@
+"""The ledger at its end: what was to be written down is, once, whoever else was about to write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import gevent
+import pytest
+
+from microtorrd.disk.pool import DiskPool
+from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.greenlets import Crew
+from microtorrd.ledger import Ledger
+
+INFO_HASH = bytes(20)
+
+
+@pytest.fixture
+def pool() -> Iterator[DiskPool]:
+    pool = DiskPool(1)
+    yield pool
+    pool.close(1.0)
+
+
+def test_a_close_that_meets_the_journal_half_way_loses_nothing(tmp_path: Path, pool: DiskPool) -> None:
+    crashes: list[str] = []
+    crew = Crew("ledger", on_crash=lambda name, error: crashes.append(f"{name}: {error!r}"))
+    path = str(tmp_path / "state.sqlite")
+    ledger = Ledger(path, pool=pool, crew=crew)
+    ledger.start()
+    ledger.add(
+        TorrentRecord(
+            info_hash=INFO_HASH,
+            name="file",
+            length=1,
+            piece_length=1,
+            save_to="/",
+            added_at=0.0,
+            metainfo=b"x",
+        )
+    )
+    for number in range(20):
+        ledger.update(INFO_HASH, label=str(number), up_limit=number)
+    gevent.sleep(0)  # the journal is at the first of them now
+    ledger.close()
+    gevent.sleep(0)
+    assert crew.stop(1.0) == []
+    assert crashes == []
+    store = StateStore(path)
+    record = store.load(INFO_HASH)
+    store.close()
+    assert (record.label, record.up_limit) == ("19", 19)
