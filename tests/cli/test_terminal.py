@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import pty
@@ -10,7 +11,6 @@ import struct
 import subprocess
 import termios
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import gevent
@@ -55,6 +55,14 @@ class Terminal:
                 continue
         return self.process.wait(timeout=10)
 
+    def interrupt(self) -> None:
+        """Press Ctrl-C until it is felt: one that comes just before a blocking read waits for a key."""
+        with gevent.Timeout(15):
+            while self.process.poll() is None:
+                self.process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    self.process.wait(timeout=0.2)
+
     def _read(self) -> bool:
         try:
             chunk = gevent.os.nb_read(self.master, 4096)
@@ -64,7 +72,7 @@ class Terminal:
         return bool(chunk)
 
 
-@contextmanager
+@contextlib.contextmanager
 def terminal(shell: Shell, *arguments: str, **environ: str) -> Iterator[Terminal]:
     """Closed at the end, whatever happened."""
     terminal = Terminal(shell, *arguments, **environ)
@@ -162,7 +170,7 @@ def test_deleting_data_is_asked_about_on_a_terminal(stocked: Shell, house: House
             if answer:
                 os.write(shown.master, answer)
             else:
-                shown.process.send_signal(signal.SIGINT)
+                shown.interrupt()
             assert shown.end() == code
             assert len(house.session.rows) == left
     assert house.session.calls == [("remove", "ubuntu.iso", True)]
