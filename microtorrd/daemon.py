@@ -153,14 +153,15 @@ class Daemon:
             )
         session = self._session = Session(settings, crew=self._crew.child("session"))
         session.start()
+        if settings.tracker.enabled:
+            # Before anybody can ask for its port.
+            self._tracker = self._make_tracker(settings)
+            self._tracker.start()
+            session.tracker_port = self._tracker.port
         control = self._open_control()
         services = Services(session=session, daemon=self)
         self._server = ControlServer(control, services, self._rpc_crew)
         self._server.start()
-        if settings.tracker.enabled:
-            self._tracker = self._make_tracker(settings)
-            self._tracker.start()
-            session.tracker_port = self._tracker.port
         if self._manager.watchdog_s is not None:
             self._crew.spawn("watchdog", self._feed_watchdog, self._manager.watchdog_s / 2)
         _log.info(
