@@ -6,6 +6,7 @@ be ticked. The configuration is replaced whole when it is reloaded.
 
 from __future__ import annotations
 
+import random
 import secrets
 import string
 import time
@@ -58,6 +59,7 @@ class Facilities:
     down: TokenBucket
     peer_id: bytes
     clock: Callable[[], float] = time.monotonic
+    chance: random.Random = field(default_factory=random.Random)  # one for all: its state is 2.5 KiB
     key: int = field(default_factory=lambda: secrets.randbits(32))
     connections: int = 0  # open now, over all torrents
     active: set[Torrent] = field(default_factory=set)  # to be ticked

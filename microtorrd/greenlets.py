@@ -38,7 +38,8 @@ class Crew:
         self._on_crash = on_crash
         self._members: set[Greenlet] = set()
         # Weak, because torrents and peers come and go for years. A crew with a living member is held by it.
-        self._children: weakref.WeakSet[Crew] = weakref.WeakSet()
+        # Made with the first child, because most crews have none and there are thousands.
+        self._children: weakref.WeakSet[Crew] | None = None
 
     def spawn(self, name: str, work: Callable[..., object], *args: Any) -> Greenlet:
         """Start `work(*args)`; the greenlet is called `crew/name`.
@@ -58,6 +59,8 @@ class Crew:
         """A crew within this one, called `crew.name`."""
         child = Crew(f"{self.name}.{name}", on_crash or self._on_crash)
         child.stopped = self.stopped
+        if self._children is None:
+            self._children = weakref.WeakSet()
         self._children.add(child)
         return child
 
@@ -83,12 +86,12 @@ class Crew:
 
     def _close(self) -> None:
         self.stopped = True
-        for child in list(self._children):
+        for child in list(self._children or ()):
             child._close()
 
     def _everybody(self) -> list[Greenlet]:
         everybody = [member for member in self._members if not member.dead]
-        for child in list(self._children):
+        for child in list(self._children or ()):
             everybody.extend(child._everybody())
         return everybody
 

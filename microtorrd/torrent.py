@@ -6,7 +6,6 @@ announcer. Until it is loaded there is no core, and wishes are kept for it. Meth
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -188,7 +187,7 @@ class Torrent:
             settings=facilities.swarm,
             torrent=settings_of(record),
             lend=self._lend,
-            chance=random.Random(),
+            chance=facilities.chance,
             client=f"microtorrd/{__version__}",
             listen_port=facilities.listen_port,
             has_id_hash=record.id_hash is not None and not record.confirmed,
