@@ -113,6 +113,7 @@ class Run:
 
     def wait_until_done(self, done_bytes: int, timeout_s: float = PATIENCE_S) -> None:
         """Return when so many bytes of its torrent are verified."""
+        self.wait_for(r"% (waiting|downloading)")
         with self.client() as client:
             client.subscribe(kinds=["piece_verified", "progress"])
             with gevent.Timeout(timeout_s, AssertionError(f"{self.name} has not {done_bytes} bytes")):

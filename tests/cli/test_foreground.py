@@ -70,7 +70,7 @@ class TestEnds:
         run.signal(signal.SIGHUP)
         port = re.search(r"serving on: 127.0.0.1:(\d+)", run.text)
         assert port is not None
-        socket.create_connection(("127.0.0.1", int(port[1]))).close()
+        assert announce(f"http://127.0.0.1:{port[1]}", port="1").startswith(b"HTTP/1.1 200")
         assert run.process.poll() is None
         assert run.signal(signal.SIGTERM).wait() == 0
 
@@ -194,9 +194,10 @@ class TestTerminal:
 
 def announce(url: str, *, port: str, event: str = "started") -> bytes:
     """The answer to an announce as the original's client spells it."""
-    host, _, number = url.removeprefix("http://").rpartition(":")
     query = f"peerId={'a' * 20}&swarmId={'b' * 40}&ip=127.0.0.1&port={port}&event={event}"
-    with socket.create_connection((host, int(number)), timeout=PATIENCE_S) as sock:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        sock.settimeout(PATIENCE_S)
+        sock.connect(("127.0.0.1", int(url.rpartition(":")[2])))
         sock.sendall(f"GET /announce?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"))
         return sock.recv(4096)
 
