@@ -47,8 +47,8 @@ REQUEST_BYTES = 17
 #: below; a peer can make us hold as much while it sends one: times the connections it is memory we may need.
 MAX_MESSAGE_BYTES = 131072
 
-#: The largest bitfield while we do not know the torrent's piece count: a million pieces.
-MAX_BITFIELD_BYTES = 131072
+#: The largest bitfield while we do not know the torrent's piece count: as many pieces as metainfo may have.
+MAX_BITFIELD_BYTES = 262144
 
 _LENGTH = Struct(">I")
 _EMPTY = Struct(">IB")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from microtorrd.proto import metainfo_bittorrent, metainfo_build, metainfo_original
 from microtorrd.proto.bencode import BencodeError, decode_document
 from microtorrd.proto.fields import Fields, invalid
-from microtorrd.proto.metainfo_build import choose_piece_length
+from microtorrd.proto.metainfo_build import choose_piece_length, wrap
 from microtorrd.proto.metainfo_model import (
     MAX_CONTENT_BYTES,
     MAX_FILES,
@@ -40,6 +40,7 @@ __all__ = [
     "check_shape",
     "choose_piece_length",
     "parse",
+    "wrap",
 ]
 
 #: Where the tracker that comes with us listens when nobody says otherwise.

@@ -79,6 +79,28 @@ def write(
         raise invalid("metainfo", str(error)) from error
 
 
+def wrap(raw_info: bytes, *, trackers: Sequence[Sequence[str]] = (), web_seeds: Sequence[str] = ()) -> bytes:
+    """A metainfo file around an info dictionary that came from elsewhere and stays byte for byte as it is.
+
+    InvalidMetainfo where it is no dictionary, or anything follows it.
+    """
+    try:
+        info = bencode.decode(raw_info)
+    except bencode.BencodeError as error:
+        raise invalid("info", str(error)) from error
+    if not isinstance(info, dict):
+        raise invalid("info", "not a dictionary")
+    tiers = [list(tier) for tier in trackers if tier]
+    parts: list[tuple[bytes, bytes]] = [(b"info", raw_info)]
+    if tiers:
+        parts.append((b"announce", bencode.encode(tiers[0][0])))
+    if sum(map(len, tiers)) > 1:
+        parts.append((b"announce-list", bencode.encode(tiers)))
+    if web_seeds:
+        parts.append((b"url-list", bencode.encode(list(web_seeds))))
+    return b"d%be" % b"".join([bencode.encode(key) + value for key, value in sorted(parts)])
+
+
 def _file(entry: FileEntry, index: int, name: str) -> dict[str, object]:
     key = f"info.files[{index}].path"
     if len(entry.path) < 2 or entry.path[0] != name:
