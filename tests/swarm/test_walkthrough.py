@@ -26,8 +26,9 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
 
 
 def walk(stage: Stage, size: int, limit_kb_per_s: int) -> tuple[list[Run], float]:
-    """The walk-through with a file of this size. Returns the leechers when they have ended, and how many seconds
-    that took once the seeder was there.
+    """The walk-through with a file of this size.
+
+    Returns the leechers when they have ended, and how many seconds that took once the seeder was there.
     """
     freeware = stage.directory / "freeware"
     freeware.write_bytes(random.Random(9).randbytes(size))
