@@ -22,7 +22,7 @@ def audit(core: Core) -> None:
     """AssertionError when anything does not add up."""
     running = core.phase.value == "running"
     assert running or not core.swarm.peers, "peers although not running"
-    assert running or not core.fetching.partials, "pieces in the making although not running"
+    assert running or not core.workshop.partials, "pieces in the making although not running"
     assert core.fetching.enabled <= running, "fetching although not running"
     assert not core.swarm.condemned, "somebody is still to be dropped"
     _availability(core)
@@ -51,28 +51,28 @@ def _availability(core: Core) -> None:
 
 
 def _pieces(core: Core) -> None:
-    fetching, picker, have = core.fetching, core.fetching.picker, core.have
+    workshop, picker, have = core.workshop, core.workshop.picker, core.have
     assert have.count == have.bits.count()
     if core.phase.value == "checking":
         return  # what we have changes under the picker, which is made anew afterwards
     assert picker.needed == ~have.bits, "needed pieces"
     assert picker.needed_count == picker.needed.count()
     begun = blank(len(have))
-    for piece in (*fetching.partials, *fetching.storing):
+    for piece in (*workshop.partials, *workshop.storing):
         assert not begun[piece], f"piece {piece} is fetched and stored"
         begun[piece] = 1
     todo = picker.needed & ~begun
     assert picker.todo == todo, "pieces to begin"
     assert picker.todo_count == todo.count()
-    for piece in fetching.partials:
+    for piece in workshop.partials:
         assert picker.needed[piece], f"piece {piece} is fetched although not needed"
 
 
 def _blocks(core: Core) -> None:
-    fetching, swarm = core.fetching, core.swarm
+    workshop, swarm = core.workshop, core.swarm
     connected = set(swarm.peers.values())
     lent: Counter[Peer] = Counter()
-    for piece, partial in fetching.partials.items():
+    for piece, partial in workshop.partials.items():
         assert partial.piece == piece
         free, left = [], 0
         holders: Counter[Peer] = Counter()
@@ -91,12 +91,12 @@ def _blocks(core: Core) -> None:
         assert left == partial.left > 0, "blocks to come"
         assert {id(block) for block in free} == {id(block) for block in partial.free}, "free blocks"
         assert len(free) == len(partial.free)
-        assert not free or partial in fetching.open, "free blocks that nobody looks for"
+        assert not free or partial in workshop.open, "free blocks that nobody looks for"
         assert holders == partial.holders, "who holds how much"
         for peer in holders:
             assert partial in peer.partials
         lent.update(holders)
-    for piece, partial in fetching.storing.items():
+    for piece, partial in workshop.storing.items():
         assert partial.piece == piece and not partial.left and not partial.holders
     for peer in connected:
         assert peer.pipeline.out == lent[peer], f"blocks asked of peer {peer.number}"
@@ -105,7 +105,7 @@ def _blocks(core: Core) -> None:
 
 
 def _peer(core: Core, peer: Peer) -> None:
-    picker = core.fetching.picker
+    picker = core.workshop.picker
     if peer.is_seed:
         interesting = bool(picker.needed_count)
     else:

@@ -34,6 +34,7 @@ class Checking:
             self._pending[piece] = 1
         self.total = self.checked + self._pending.count()
         self.wanted = self._pending.any()
+        self.was_full = self.was_full or (self.wanted and self._pending.all())
 
     def want_all(self) -> None:
         """All pieces are to be checked (of content without pieces, too: the host looks at its files)."""

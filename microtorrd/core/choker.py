@@ -58,7 +58,9 @@ def choose(
     """Hand out `slots` regular slots and the optimistic one; `optimistic` holds it now, None: draw anew."""
     if always or len(candidates) <= slots:
         return Choice(frozenset(candidate.peer for candidate in candidates), None)
-    ranked = _by_need(candidates, slots) if seeding else _by_merit(candidates)
+    # Having the optimistic slot is no merit: only what it brings counts towards a regular one.
+    judged = [c._replace(unchoked=False, for_s=0.0) if c.peer == optimistic else c for c in candidates]
+    ranked = _by_need(judged, slots) if seeding else _by_merit(judged)
     regular = {candidate.peer for candidate in ranked[:slots]}
     rest = [candidate for candidate in candidates if candidate.peer not in regular]
     if optimistic is None or all(candidate.peer != optimistic for candidate in rest):

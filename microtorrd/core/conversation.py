@@ -22,6 +22,7 @@ from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.spreading import Spreading
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import QUEUE_MAX, Uploading
+from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.extended import ExtendedHandshake
@@ -69,12 +70,14 @@ class Conversation:
         "_spreading",
         "_swarm",
         "_uploading",
+        "_workshop",
     )
 
     def __init__(
         self,
         swarm: Swarm,
         *,
+        workshop: Workshop,
         fetching: Fetching,
         uploading: Uploading,
         spreading: Spreading,
@@ -84,6 +87,7 @@ class Conversation:
         info_hash: bytes,
     ) -> None:
         self._swarm = swarm
+        self._workshop = workshop
         self._fetching = fetching
         self._uploading = uploading
         self._spreading = spreading
@@ -208,7 +212,7 @@ class Conversation:
             swarm.availability.remove(have.bits)
             self._has_everything(peer)
             fetching.refill(peer, now)
-        elif fetching.picker.needed[piece]:
+        elif self._workshop.picker.needed[piece]:
             peer.offers += 1
             if not peer.am_interested:
                 fetching.show_interest(peer)
@@ -237,7 +241,7 @@ class Conversation:
             peer.joined_as_seed = True
             self._has_everything(peer)
             return
-        swarm, picker = self._swarm, self._fetching.picker
+        swarm, picker = self._swarm, self._workshop.picker
         peer.have = have
         swarm.availability.add(have.bits)
         peer.offers = count_and(have.bits, picker.needed)
@@ -267,7 +271,7 @@ class Conversation:
 
     def _on_suggest(self, peer: Peer, message: Suggest, now: float) -> None:
         piece = self._swarm.geometry.admit_piece(message.piece)
-        if len(peer.hints) >= HINTS_MAX or not self._fetching.picker.needed[piece]:
+        if len(peer.hints) >= HINTS_MAX or not self._workshop.picker.needed[piece]:
             self._swarm.hear_noise(peer)
             return
         peer.hints[piece] = None

@@ -1,4 +1,4 @@
-"""One torrent: facts in, orders out. The table of states, and the end of a download; the rest has its rooms.
+"""One torrent: facts in, orders out. The table of states is here; everything else has a room of its own.
 
     STOPPED  --Started-->               CHECKING if something is to be checked, else RUNNING
     CHECKING --all is checked-->        RUNNING
@@ -8,14 +8,15 @@
     FAILED   --StorageRecovered-->      as from STOPPED if it is wanted to run, else STOPPED
     FAILED   --Started, Stopped-->      as from STOPPED
 
+A check that an operator wants at once of a stopped torrent leads from STOPPED to CHECKING and back.
+
 What people see (`State`) derives from it: downloading, seeding, waiting and confirming are all RUNNING.
 
 Rules:
 - `handle` never waits and calls nobody but `lend`; it is not re-entered; `orders` is the only way out;
 - peers are connected in RUNNING only; whoever joins at another time is dropped with the reason;
 - facts of peers that were dropped may still come in, and are ignored;
-- disk jobs that are under way when the torrent stops still count when they end;
-- waiting for seeders and leechers ends once and for all: a peer that leaves later makes nobody wait again.
+- disk jobs that are under way when the torrent stops still count when they end.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from microtorrd.core.checking import Checking
 from microtorrd.core.comings import Comings
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
-from microtorrd.core.events import Announce, Cease, Confirm, Emit, Fact, Order, Snapshot, State
+from microtorrd.core.ending import Ending
+from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.shares import Shares
@@ -39,12 +41,10 @@ from microtorrd.core.spreading import Spreading
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
 from microtorrd.core.verdicts import Verdicts
+from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
-
-#: A torrent that is not to seed leaves when nobody wants anything of it, or after this time.
-LEAVE_S = 3.0
 
 #: What a peer would not serve it is asked for again after this time.
 REFUSED_S = 10.0
@@ -99,14 +99,22 @@ class Core:
         self.culprits = Culprits()
         self.shares = Shares()
         self.checking = Checking(geometry.piece_count)
-        self.fetching = Fetching(swarm, lend=lend, suspicious=self.culprits.suspicious)
+        self.ending = Ending(swarm, self.shares, to_confirm=has_id_hash)
+        self.workshop = Workshop(swarm, lend=lend, suspicious=self.culprits.suspicious)
+        self.fetching = Fetching(swarm, self.workshop)
         self.spreading = Spreading(swarm)
         self.uploading = Uploading(swarm, self.spreading, info_hash)
         self.verdicts = Verdicts(
-            swarm, self.fetching, culprits=self.culprits, shares=self.shares, book=self.book
-        )
-        conversation = Conversation(
             swarm,
+            self.workshop,
+            self.fetching,
+            culprits=self.culprits,
+            shares=self.shares,
+            book=self.book,
+        )
+        self.conversation = Conversation(
+            swarm,
+            workshop=self.workshop,
             fetching=self.fetching,
             uploading=self.uploading,
             spreading=self.spreading,
@@ -115,13 +123,12 @@ class Core:
             listen_port=listen_port,
             info_hash=info_hash,
         )
-        self._conversation = conversation
         self.comings = Comings(
             swarm,
             fetching=self.fetching,
             uploading=self.uploading,
             verdicts=self.verdicts,
-            conversation=conversation,
+            conversation=self.conversation,
             culprits=self.culprits,
             book=self.book,
             peer_id=peer_id,
@@ -130,14 +137,6 @@ class Core:
         self._busy = False
         self._wanted = False  # to run
         self._announced = False  # the trackers think that it runs
-        self._has_id_hash = has_id_hash
-        self._confirming = False
-        # Complete and done with: nothing follows from being complete any more.
-        self._settled = have.complete and not has_id_hash
-        self._most_seeders = self._most_leechers = 0
-        # What is there already was fetched when the waiting was over before.
-        self._waited = bool(have.count)
-        self._leave_by: float | None = None
         self._refused_at = 0.0
         self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
             events.Started: self._on_started,
@@ -162,7 +161,6 @@ class Core:
             events.MemoryWanted: self._on_memory_wanted,
             events.SettingsChanged: self._on_settings_changed,
         }
-        self._waited = self._waited or self._waiting_is_over()
 
     # ------------------------------------------------------------------------------------- outside
 
@@ -187,7 +185,10 @@ class Core:
         if self.phase is not Phase.RUNNING:
             return True
         return (
-            not self.swarm.peers and self.book.quiet and not self.fetching.partials and self._leave_by is None
+            not self.swarm.peers
+            and self.book.quiet
+            and not self.workshop.partials
+            and not self.ending.leaving
         )
 
     def handle(self, fact: Fact, now: float) -> None:
@@ -201,23 +202,25 @@ class Core:
                 peer, fault = swarm.condemned.pop()
                 if peer.number in swarm.peers:
                     self.comings.drop(peer, peer.condemned or "", now, fault=fault)
-            if not self._waited:
-                self._wait()
-            if fetching.stirred and fetching.enabled:
+            if not self.ending.waited and self.ending.look_around():
+                fetching.enabled = self.phase is Phase.RUNNING
+                self.workshop.stirred = True
+            if self.workshop.stirred and fetching.enabled:
                 fetching.refill_all(now)
-            if self._leave_by is not None:
-                self._leave(now)
+            if self.ending.is_time_to_leave(now):
+                self._wanted = False
+                self._stop(Phase.STOPPED, "complete, and not to seed", now)
         finally:
             self._busy = False
 
     def state_shown(self) -> tuple[State, StorageError | None]:
         """The state that people see, and the cause of a failure."""
         if self.phase is Phase.RUNNING:
-            if self._confirming:
+            if self.ending.confirming:
                 return "checking", None
             if self.have.complete:
                 return "seeding", None
-            return ("downloading" if self._waited else "waiting"), None
+            return ("downloading" if self.ending.waited else "waiting"), None
         shown: dict[Phase, State] = {
             Phase.STOPPED: "stopped",
             Phase.CHECKING: "checking",
@@ -290,7 +293,8 @@ class Core:
 
     def _on_recheck_wanted(self, fact: events.RecheckWanted, now: float) -> None:
         self.checking.want(fact.pieces)
-        if self.phase in {Phase.RUNNING, Phase.CHECKING} and self.checking.wanted:
+        at_once = {Phase.RUNNING, Phase.CHECKING, *({Phase.STOPPED} if fact.at_once else ())}
+        if self.phase in at_once and self.checking.wanted:
             self._begin_check(now)
 
     def _on_pieces_checked(self, fact: events.PiecesChecked, now: float) -> None:
@@ -328,38 +332,38 @@ class Core:
 
     def _checked(self, now: float) -> None:
         """The check is over."""
-        self.fetching.start_over()
-        if not self.have.complete:
-            self._settled = False
-        elif self.checking.was_full and not self._settled and not self.shares.size:
-            # Every piece was read just now, and none was fetched in this run: nothing is left to confirm.
-            self._settled = True
-            self.swarm.orders.append(Emit("content_verified", {"pieces": self.have.count}))
-        self._run(now)
+        self.workshop.start_over()
+        self.ending.checked(everything=self.checking.was_full)
+        if self._wanted:
+            self._run(now)
+        else:
+            self.phase = Phase.STOPPED
 
     def _run(self, now: float) -> None:
         self.phase = Phase.RUNNING
-        self.fetching.enabled = self._waited
+        self.fetching.enabled = self.ending.waited
         if not self._announced:
             self._announced = True
             self.swarm.orders.append(Announce("started"))
         self._look_complete(now)
-        if self.phase is Phase.RUNNING:
-            self.comings.dial(now)
+        self.comings.dial(now)
+
+    def _look_complete(self, now: float) -> None:
+        self.book.seeding(self.have.complete, now)
+        self.ending.look(now)
 
     def _part(self, reason: str, now: float) -> None:
         """Nobody is connected any more, and nothing is under way but disk jobs."""
         self.fetching.enabled = False
         self.comings.drop_all(reason, now)
         self.fetching.stop()
-        self._confirming = False
-        self._leave_by = None
+        self.ending.part()
 
     def _stop(self, phase: Phase, reason: str, now: float) -> None:
         if self.phase in {Phase.RUNNING, Phase.CHECKING}:
             self._part(reason, now)
             if self.phase is Phase.CHECKING:
-                self.fetching.start_over()
+                self.workshop.start_over()
             self.swarm.orders.append(Cease())
             if self._announced:
                 self._announced = False
@@ -373,64 +377,14 @@ class Core:
             Emit("storage_failed", {"cause": error.cause, "path": error.path, "message": str(error)})
         )
 
-    # -------------------------------------------------------------------------- waiting, completing
-
-    def _waiting_is_over(self) -> bool:
-        choices = self.swarm.choices
-        return self._most_seeders >= choices.wait_seeders and self._most_leechers + 1 >= choices.wait_leechers
-
-    def _wait(self) -> None:
-        """Look whether everybody we wait for is here. Each number counts as soon as it was reached once."""
-        known = [peer for peer in self.swarm.peers.values() if peer.known]
-        seeders = sum(peer.is_seed for peer in known)
-        self._most_seeders = max(self._most_seeders, seeders)
-        self._most_leechers = max(self._most_leechers, len(known) - seeders)
-        if self._waiting_is_over():
-            self._waited = True
-            self.fetching.enabled = self.phase is Phase.RUNNING
-            self.fetching.stirred = True
-
-    def _look_complete(self, now: float) -> None:
-        """If everything is here: have it confirmed, or be done."""
-        self.book.seeding(self.have.complete, now)
-        if not self.have.complete or self._settled or self._confirming:
-            return
-        if self._has_id_hash:
-            self._confirming = True
-            self.swarm.orders.append(Confirm())
-        else:
-            self._completed(now)
-
     def _on_content_confirmed(self, fact: events.ContentConfirmed, now: float) -> None:
-        if not self._confirming:
+        if not self.ending.confirming:
             return  # of a run that was stopped
-        self._confirming = False
         if fact.matches:
-            self._has_id_hash = False
-            self._completed(now)
+            self.ending.confirmed(now)
         else:
             message = "the content does not match the id_hash of its metainfo"
             self._fail(StorageError(message, path=self._name, cause="id_hash_mismatch"), now)
-
-    def _completed(self, now: float) -> None:
-        swarm = self.swarm
-        self._settled = True
-        summary = self.shares.summary(began_at=swarm.began_at, now=now)
-        summary["wasted_bytes"] = swarm.wasted_bytes
-        summary["corrupt_pieces"] = swarm.corrupt_pieces
-        swarm.orders.append(Emit("completed", summary))
-        swarm.orders.append(Announce("completed"))
-        if not swarm.choices.seed_after_download:
-            self._leave_by = now + LEAVE_S
-
-    def _leave(self, now: float) -> None:
-        """Stop, now that everything is here, unless somebody still wants something and there is time."""
-        if self._leave_by is None:
-            return
-        if now < self._leave_by and any(peer.peer_interested for peer in self.swarm.peers.values()):
-            return
-        self._wanted = False
-        self._stop(Phase.STOPPED, "complete, and not to seed", now)
 
     # ----------------------------------------------------------------------------------- the facts
 
@@ -467,7 +421,7 @@ class Core:
             return
         peer.heard_at = now
         try:
-            self._conversation.hear(peer, fact.messages, now)
+            self.conversation.hear(peer, fact.messages, now)
         except ProtocolError as error:
             self.swarm.condemn(peer, str(error), fault=True)
 
@@ -522,13 +476,11 @@ class Core:
     def _on_memory_freed(self, _: events.MemoryFreed, now: float) -> None:
         self.fetching.memory_freed(now)
 
-    def _on_memory_wanted(self, _: events.MemoryWanted, now: float) -> None:
-        self.fetching.give_back_orphans(now)
+    def _on_memory_wanted(self, _: events.MemoryWanted, __: float) -> None:
+        self.workshop.give_back_orphans()
 
     def _on_settings_changed(self, fact: events.SettingsChanged, _: float) -> None:
         self.swarm.choices = fact.settings
         if fact.swarm is not None:
             self.swarm.settings = fact.swarm
-        if fact.swarm is not None:
-            self.swarm.settings = fact.swarm
-        self.fetching.picker.sequential = fact.settings.sequential
+        self.workshop.picker.sequential = fact.settings.sequential

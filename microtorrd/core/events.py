@@ -157,10 +157,12 @@ class PieceCorrupt(NamedTuple):
 class RecheckWanted(NamedTuple):
     """These pieces may not be what they were: check them before anything is fetched or served.
 
-    Of a torrent that is stopped or failed it is remembered until it runs.
+    Of a torrent that is stopped or failed it is remembered until it runs, unless `at_once`: then a stopped
+    one is checked now, and stays stopped.
     """
 
     pieces: Sequence[int]
+    at_once: bool = False
 
 
 class StorageFailed(NamedTuple):

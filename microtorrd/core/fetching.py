@@ -7,32 +7,25 @@ The order in which a peer with room is given work:
 4. free blocks of pieces that others work on. For a slow peer, or when memory is short, this comes before 3;
 5. blocks that are late elsewhere (`endgame.py`).
 
-Rules:
-- a piece is in `partials` from its first request until it is full, then in `storing` until the disk spoke;
-- memory comes from `lend`; when there is none we go on with what is begun and wait for `MemoryFreed`;
-- memory in pieces without a source goes back when somebody needs it, or after `ORPHAN_S`;
-- before memory is given away its blocks are recalled from whoever they are lent to;
-- the first copy of a block to arrive recalls the others.
+Rules: the first copy of a block to arrive recalls the others; what a peer will not send is free for others at
+once; nothing is asked before `enabled`. The pieces themselves are kept in `workshop.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 from microtorrd.core.endgame import late_blocks
-from microtorrd.core.events import Fetch, PieceBuffer, Recall, Release, Slot, Store
+from microtorrd.core.events import Fetch, Recall, Slot
 from microtorrd.core.partial import Block, Partial
 from microtorrd.core.peer import LEAST_BLOCKS, Peer
-from microtorrd.core.picker import Picker
 from microtorrd.core.swarm import Swarm
+from microtorrd.core.workshop import ORPHAN_S, Workshop
 from microtorrd.proto.messages import Interested, NotInterested, Reject
 
 #: A peer that needs longer than this for a whole piece joins pieces that are begun instead of beginning more.
 SLOW_PIECE_S = 20.0
-
-#: Memory in a piece without a source is kept this long in case the source comes back.
-ORPHAN_S = 60.0
 
 #: A seeder that hands its pieces out is asked for nothing else until it has been silent this long.
 HAND_PATIENCE_S = 0.5
@@ -44,52 +37,12 @@ REJECTS_S = 10.0
 class Fetching:
     """The fetching side of one torrent."""
 
-    __slots__ = (
-        "_lend",
-        "_suspicious",
-        "_swarm",
-        "enabled",
-        "open",
-        "partials",
-        "picker",
-        "starved",
-        "stirred",
-        "storing",
-    )
+    __slots__ = ("_swarm", "_workshop", "enabled")
 
-    def __init__(
-        self,
-        swarm: Swarm,
-        *,
-        lend: Callable[[int], memoryview | None],
-        suspicious: Callable[[int], bool],
-    ) -> None:
+    def __init__(self, swarm: Swarm, workshop: Workshop) -> None:
         self._swarm = swarm
-        self._lend = lend
-        self._suspicious = suspicious  # came out wrong before: from one peer alone, with digests
+        self._workshop = workshop
         self.enabled = False  # running, and what was to be waited for is there
-        self.starved = False  # there was no memory for a new piece
-        self.stirred = False  # blocks became free: everybody with room should look again
-        self.partials: dict[int, Partial] = {}
-        self.storing: dict[int, Partial] = {}
-        self.open: dict[Partial, None] = {}  # all partials with free blocks, and some that had them
-        self.picker = self._new_picker()
-
-    def _new_picker(self) -> Picker:
-        swarm = self._swarm
-        return Picker(
-            swarm.have.bits,
-            chance=swarm.chance,
-            availability=swarm.availability,
-            sequential=swarm.choices.sequential,
-        )
-
-    def start_over(self) -> None:
-        """What we have was counted anew; nobody is connected and nothing is begun."""
-        self.picker = self._new_picker()
-        for piece in self.storing:
-            if self.picker.todo[piece]:
-                self.picker.take(piece)
 
     # --------------------------------------------------------------------------------- blocks arrive
 
@@ -101,6 +54,7 @@ class Fetching:
         useful = count = run = 0
         partial: Partial | None = None
         crossed: dict[Peer, list[Slot]] = {}
+        partials = self._workshop.partials
         for block in blocks:
             if block.holder is not peer or block.others is not None:
                 held = self._received_oddly(block, peer, crossed, now)
@@ -112,7 +66,7 @@ class Fetching:
                 if partial is not None:
                     self._arrived(partial, peer, run, now)
                     count += run
-                partial, run = self.partials[block.piece], 0
+                partial, run = partials[block.piece], 0
             block.holder = None
             block.done = True
             run += 1
@@ -133,7 +87,7 @@ class Fetching:
     def _arrived(self, partial: Partial, peer: Peer, blocks: int, now: float) -> None:
         partial.arrived(peer, blocks, now)
         if not partial.left:
-            self._store(partial)
+            self._workshop.store(partial)
 
     def _received_oddly(
         self, block: Block, peer: Peer, crossed: dict[Peer, list[Slot]], now: float
@@ -142,20 +96,14 @@ class Fetching:
         if block.done:
             self._swarm.wasted_bytes += block.length
             return None
-        partial = self.partials[block.piece]
+        partial = self._workshop.partials[block.piece]
         holders = partial.arrived_oddly(block, peer, now)
         for holder in holders:
             if holder is not peer:
                 crossed.setdefault(holder, []).append(block)
         if not partial.left:
-            self._store(partial)
+            self._workshop.store(partial)
         return peer in holders
-
-    def _store(self, partial: Partial) -> None:
-        del self.partials[partial.piece]
-        self.open.pop(partial, None)
-        self.storing[partial.piece] = partial
-        self._swarm.orders.append(Store(partial.buffer, self._suspicious(partial.piece)))
 
     # ------------------------------------------------------------------------------------- asking
 
@@ -166,7 +114,7 @@ class Fetching:
 
     def refill_all(self, now: float) -> None:
         """Ask everybody with room; the fastest first in most choices, one by lot in the others."""
-        self.stirred = False
+        self._workshop.stirred = False
         ready = [peer for peer in self._swarm.peers.values() if self._ready(peer)]
         ready.sort(key=lambda peer: peer.pipeline.rate or float("inf"))  # a new one is tried at once
         self._hand_out(ready, now)
@@ -215,7 +163,7 @@ class Fetching:
         if current is not None and current.free and self._may_ask(peer, current):
             return current.lend(peer, room, now)
         orphan, joinable = self._begun(peer)
-        if orphan is None and joinable is not None and (self.starved or self._is_slow(peer)):
+        if orphan is None and joinable is not None and (self._workshop.starved or self._is_slow(peer)):
             orphan = joinable
         partial = orphan or self._begin(peer, now) or joinable
         if partial is None:
@@ -228,7 +176,7 @@ class Fetching:
         joinable: Partial | None = None
         stale: list[Partial] = []
         orphan: Partial | None = None
-        for partial in self.open:
+        for partial in self._workshop.open:
             if not partial.free:
                 stale.append(partial)
             elif self._may_ask(peer, partial):
@@ -238,31 +186,18 @@ class Fetching:
                 if not partial.solo and (joinable is None or partial.left < joinable.left):
                     joinable = partial
         for partial in stale:
-            del self.open[partial]
+            del self._workshop.open[partial]
         return orphan, joinable
 
     def _begin(self, peer: Peer, now: float) -> Partial | None:
         """A new piece for this peer, None: there is none, or no memory."""
-        if self.starved:
+        if self._workshop.starved:
             return None
         piece = self._choose(peer, now)
-        if piece is None:
-            return None
-        size = self._swarm.geometry.piece_size(piece)
-        memory = self._lend(size)
-        if memory is None:
-            self.starved = True
-            self.give_back_orphans(now)
-            return None
-        self.picker.take(piece)
-        buffer = PieceBuffer(piece, size, memory)
-        partial = Partial(buffer, self._swarm.geometry, solo=self._suspicious(piece), now=now)
-        self.partials[piece] = partial
-        self.open[partial] = None
-        return partial
+        return None if piece is None else self._workshop.begin(piece, now)
 
     def _choose(self, peer: Peer, now: float) -> int | None:
-        picker = self.picker
+        picker = self._workshop.picker
         if peer.peer_choking:
             return next((piece for piece in peer.allowed if picker.todo[piece] and peer.has(piece)), None)
         if peer.handing and not picker.sequential:
@@ -288,7 +223,7 @@ class Fetching:
 
     def _handed(self, peer: Peer) -> int | None:
         """The next piece that this seeder hands to us, unless somebody else has it by now."""
-        todo, availability = self.picker.todo, self._swarm.availability
+        todo, availability = self._workshop.picker.todo, self._swarm.availability
         while peer.hints:
             piece = next(iter(peer.hints))
             del peer.hints[piece]
@@ -297,7 +232,8 @@ class Fetching:
         return None
 
     def _late(self, peer: Peer, room: int, now: float) -> Sequence[Block]:
-        nothing_left = not self.picker.todo_count and not any(partial.free for partial in self.open)
+        workshop = self._workshop
+        nothing_left = not workshop.picker.todo_count and not any(partial.free for partial in workshop.open)
         asked: list[Block] = []
         for partial, blocks in late_blocks(
             peer,
@@ -305,7 +241,7 @@ class Fetching:
             self._may_ask,
             most=room,
             now=now,
-            stalled_only=not (nothing_left or self.starved),
+            stalled_only=not (nothing_left or workshop.starved),
         ):
             partial.lend_also(peer, blocks, now)
             asked += blocks
@@ -314,9 +250,8 @@ class Fetching:
     def _may_ask(self, peer: Peer, partial: Partial) -> bool:
         piece = partial.piece
         return (
-            peer.has(piece)
+            peer.would_serve(piece)
             and piece not in peer.refused
-            and (not peer.peer_choking or piece in peer.allowed)
             and (not partial.solo or all(holder is peer or holder.snubbed for holder in partial.holders))
         )
 
@@ -336,7 +271,7 @@ class Fetching:
     def rejected(self, peer: Peer, message: Reject) -> None:
         """The peer will not send a block (its wire knows). ProtocolError when there is no such block."""
         piece, begin, length = self._swarm.geometry.admit_request(*message)
-        partial = self.partials.get(piece)
+        partial = self._workshop.partials.get(piece)
         block = None if partial is None else partial.block_at(begin, length)
         if partial is None or block is None or not partial.release(block, peer):
             self._swarm.hear_noise(peer)  # it crossed with our cancel
@@ -346,7 +281,7 @@ class Fetching:
             # It has its reasons: too much asked at a time, or it has lost the piece. Ask less, and others.
             peer.refused.add(piece)
             peer.pipeline.cut()
-        self._freed(partial)
+        self._workshop.freed(partial)
 
     def left(self, peer: Peer) -> None:
         """The connection is closed."""
@@ -358,15 +293,7 @@ class Fetching:
         if taken and recall:
             self._swarm.orders.append(Recall(peer.number, taken, cancel))
         for partial in touched:
-            self._freed(partial)
-
-    def _freed(self, partial: Partial) -> None:
-        """Some of the blocks may be free again."""
-        if partial.untouched and not partial.holders:
-            self._abandon(partial)  # nothing lost: it can be chosen afresh
-        elif partial.free:
-            self.open[partial] = None
-        self.stirred = True
+            self._workshop.freed(partial)
 
     def watch(self, now: float) -> None:
         """Once a second: peers that answer no more, blocks that became late, memory that lies idle."""
@@ -379,9 +306,7 @@ class Fetching:
                 self._take_back(peer, recall=True)
             elif silent_s > timeout_s and not peer.snubbed:
                 self._snub(peer)
-        for partial in [partial for partial in self.open if now - partial.touched_at > ORPHAN_S]:
-            if not self._has_source(partial):
-                self._abandon(partial)
+        self._workshop.give_back_orphans(touched_before=now - ORPHAN_S)
         if self.enabled:
             self.refill_all(now)
 
@@ -390,62 +315,28 @@ class Fetching:
         peer.pipeline.shrink()
         for partial in peer.partials:
             partial.doubt(peer)
-            self._freed(partial)
+            self._workshop.freed(partial)
 
     def _forgive(self, peer: Peer) -> None:
         peer.snubbed = False
         for partial in peer.partials:
             partial.trust(peer)
 
-    # --------------------------------------------------------------------------------------- memory
-
     def memory_freed(self, now: float) -> None:
         """There may be memory for new pieces again."""
-        self.starved = False
+        self._workshop.starved = False
         self.refill_all(now)
-
-    def give_back_orphans(self, now: float) -> None:
-        """Somebody needs memory: pieces that nobody can go on with give theirs back."""
-        for partial in list(self.partials.values()):
-            if not self._has_source(partial):
-                self._abandon(partial)
 
     def stop(self) -> None:
         """Everybody is gone: what was begun is given up."""
-        self.enabled = self.starved = self.stirred = False
-        for partial in list(self.partials.values()):
-            self._abandon(partial)
-
-    def _has_source(self, partial: Partial) -> bool:
-        return any(
-            not peer.snubbed and peer.am_interested and self._could_ask(peer, partial.piece)
-            for peer in self._swarm.peers.values()
-        )
-
-    @staticmethod
-    def _could_ask(peer: Peer, piece: int) -> bool:
-        return peer.has(piece) and (not peer.peer_choking or piece in peer.allowed)
-
-    def _abandon(self, partial: Partial) -> None:
-        """Give a piece's memory back; whoever was asked for it is told."""
-        for peer, blocks in partial.lent().items():
-            for block in blocks:
-                partial.release(block, peer)
-            self._swarm.orders.append(Recall(peer.number, blocks))
-        for block in partial.blocks:
-            self._swarm.wasted_bytes += block.length if block.done else 0
-            block.done = True  # whatever still comes for it is waste
-        partial.free.clear()
-        del self.partials[partial.piece]
-        self.open.pop(partial, None)
-        self.picker.put_back(partial.piece)
-        self._swarm.orders.append(Release(partial.buffer))
+        self.enabled = False
+        self._workshop.clear()
 
     # -------------------------------------------------------------------------------------- interest
 
     def show_interest(self, peer: Peer) -> None:
         """Tell the peer whether it has anything we need, when that has changed."""
-        interested = bool(self.picker.needed_count if peer.is_seed else peer.offers)
+        interested = bool(self._workshop.picker.needed_count if peer.is_seed else peer.offers)
         if interested != peer.am_interested:
             peer.am_interested = interested
             self._swarm.tell(peer, Interested() if interested else NotInterested())

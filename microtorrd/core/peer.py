@@ -95,7 +95,7 @@ class Pipeline:
 
     def cut(self) -> None:
         """The peer would not take a request: no more at a time than it has now."""
-        self.depth = min(max(self.out, LEAST_BLOCKS), self.limit)
+        self.depth = min(self.depth, max(self.out, LEAST_BLOCKS))
 
     def set_limit(self, limit: int) -> None:
         """The peer says how many requests it takes."""
@@ -216,6 +216,10 @@ class Peer:
     def has(self, piece: int) -> bool:
         """Whether the peer has this piece."""
         return self.have is not None and bool(self.have.bits[piece])
+
+    def would_serve(self, piece: int) -> bool:
+        """Whether it has this piece and would send it to us now."""
+        return (not self.peer_choking or piece in self.allowed) and self.has(piece)
 
     def room(self) -> int:
         """How many more blocks it may be asked for, choking aside."""

@@ -32,6 +32,9 @@ QUEUE_SLACK = 4
 #: What we refuse to serve while we choke: the allowed fast set is for those who have nothing.
 FAST_QUEUE_MAX = 64
 
+#: Cancels that come in a row are carried out so many at a time.
+WITHDRAWN_TOGETHER = 256
+
 
 class Uploading:
     """The serving side of one torrent."""
@@ -65,7 +68,11 @@ class Uploading:
         if peer.am_choking and (self._slots_free() > 0 or self._swarm.settings.always_unchoke):
             self._unchoke(peer, now)
         elif not peer.am_choking:
-            self._spreading.top_up(peer, now)
+            lucky = self._optimistic is not None
+            if self._slots_free() < -lucky and not self._swarm.settings.always_unchoke:
+                self._choke(peer, now)  # its slot went to somebody else while it wanted nothing
+            else:
+                self._spreading.top_up(peer, now)
 
     def uninterested(self, peer: Peer, now: float) -> None:
         """The peer wants nothing more: its slot is free, but it stays unchoked until somebody needs it."""

@@ -16,18 +16,27 @@ from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.shares import Shares
 from microtorrd.core.swarm import Swarm
+from microtorrd.core.workshop import Workshop
 from microtorrd.proto.messages import Have, Message
 
 
 class Verdicts:
     """Good pieces and bad ones."""
 
-    __slots__ = ("_book", "_culprits", "_fetching", "_heralds", "_shares", "_swarm")
+    __slots__ = ("_book", "_culprits", "_fetching", "_heralds", "_shares", "_swarm", "_workshop")
 
     def __init__(
-        self, swarm: Swarm, fetching: Fetching, *, culprits: Culprits, shares: Shares, book: Peerbook
+        self,
+        swarm: Swarm,
+        workshop: Workshop,
+        fetching: Fetching,
+        *,
+        culprits: Culprits,
+        shares: Shares,
+        book: Peerbook,
     ) -> None:
         self._swarm = swarm
+        self._workshop = workshop
         self._fetching = fetching
         self._culprits = culprits
         self._shares = shares
@@ -39,17 +48,18 @@ class Verdicts:
     def good(self, piece: int, digests: Sequence[bytes], now: float) -> None:
         """The piece matched its hash and is written."""
         swarm, fetching = self._swarm, self._fetching
-        partial = fetching.storing.pop(piece, None)
+        workshop = self._workshop
+        partial = workshop.stored(piece)
         if not swarm.have.set(piece):
             return
-        fetching.picker.got(piece)
+        workshop.picker.got(piece)
         if partial is not None:
             self._shares.credit(partial.givers, len(partial.blocks), partial.buffer.size)
         if self._culprits.suspicious(piece):
             for giver in self._culprits.good(piece, digests):
                 self._strike(giver)
         self._herald(piece)
-        everything = not fetching.picker.needed_count
+        everything = not workshop.picker.needed_count
         for peer in swarm.peers.values():
             if peer.is_seed:
                 if everything:
@@ -62,14 +72,13 @@ class Verdicts:
 
     def bad(self, piece: int, digests: Sequence[bytes]) -> None:
         """The piece did not match its hash: fetch it again, and find out who is to blame."""
-        swarm, fetching = self._swarm, self._fetching
-        partial = fetching.storing.pop(piece, None)
+        swarm, workshop = self._swarm, self._workshop
+        partial = workshop.stored(piece)
         if partial is None:
             return
         swarm.corrupt_pieces += 1
         swarm.wasted_bytes += partial.buffer.size
-        fetching.picker.put_back(piece)
-        fetching.stirred = True
+        workshop.put_back(piece)
         swarm.orders.append(
             Emit("piece_corrupt", {"piece": piece, "from": sorted({peer.host for peer in partial.givers})})
         )
@@ -81,8 +90,8 @@ class Verdicts:
 
     def lost(self, piece: int) -> None:
         """The disk failed while it stored the piece: it is to be fetched again."""
-        if self._fetching.storing.pop(piece, None) is not None:
-            self._fetching.picker.put_back(piece)
+        if self._workshop.stored(piece) is not None:
+            self._workshop.put_back(piece)
 
     def recipients_changed(self) -> None:
         """A peer came or went: haves that are ordered already are not for it."""

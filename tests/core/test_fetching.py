@@ -6,8 +6,8 @@ import pytest
 
 from microtorrd.core import events
 from microtorrd.core.events import Fetch, Recall, Release, Store, SwarmSettings, TorrentSettings
-from microtorrd.core.fetching import ORPHAN_S
 from microtorrd.core.peer import STALL_S, START_BLOCKS, Pipeline
+from microtorrd.core.workshop import ORPHAN_S
 from microtorrd.proto.messages import AllowedFast, Choke, Have, NotInterested, Reject, Suggest, Unchoke
 from tests.core.rig import Rig, of, told
 
@@ -365,7 +365,7 @@ def test_without_memory_it_goes_on_with_what_is_begun_and_waits() -> None:
     rig.join(1, "all")
     rig.join(2, "all")
     assert rig.pieces_asked(1) == rig.pieces_asked(2) != set()
-    assert rig.core.fetching.starved
+    assert rig.core.workshop.starved
     while not rig.storing:
         rig.deliver(1)
         rig.deliver(2)
@@ -436,3 +436,13 @@ def test_pieces_of_less_than_a_block(pieces: int) -> None:
     rig.deliver(1)
     rig.stored()
     assert rig.state == "seeding"
+
+
+def test_a_snubbed_peer_that_rejects_is_not_asked_twice_for_the_rest() -> None:
+    rig = Rig("..", settings=SwarmSettings(request_timeout_s=4))
+    rig.join(1, "all")
+    rig.tick(5)
+    slot = rig.lent[1].pop(0)
+    rig.say(1, Reject(slot.piece, slot.begin, slot.length))
+    rig.tick(12)
+    assert len(rig.asked(1)) == len(set(rig.asked(1))) == 3

@@ -94,6 +94,15 @@ def test_suspicious_pieces_of_a_stopped_torrent_wait_for_its_start() -> None:
     assert rig.do(Started()) == [Check([1])]
 
 
+def test_a_stopped_torrent_can_be_checked_and_stays_stopped() -> None:
+    rig = Rig("xx", start=False)
+    assert rig.do(RecheckWanted([0, 1], at_once=True)) == [Check(None)]
+    assert rig.state == "checking"
+    orders = rig.do(PiecesChecked([0], [1], True))
+    assert not announced(orders)
+    assert (rig.state, rig.core.have.count) == ("stopped", 1)
+
+
 def test_an_interrupted_check_goes_on_where_it_was_and_loses_nothing() -> None:
     rig = Rig("xxxx", start=False)
     rig.do(Started(recheck=True))
@@ -385,6 +394,6 @@ def test_it_is_not_entered_again() -> None:
         rig.core.handle(events.Ticked(), rig.now)
         return None
 
-    rig.core.fetching._lend = lend
+    rig.core.workshop._lend = lend
     with pytest.raises(AssertionError, match="entered again"):
         rig.join(1, "all")

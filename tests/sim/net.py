@@ -50,6 +50,7 @@ class Behaviour:
     disk_s: float = 0.001
     memory: int = 1 << 40
     lies: float = 0.0  # share of its blocks that are wrong
+    fast: float = 1  # speaks the fast extension
 
 
 @dataclass
@@ -312,12 +313,13 @@ class Net:
             ends.append(Link(end, end.peers_so_far))
             end.links[end.peers_so_far] = ends[-1]
         ends[0].far, ends[1].far = ends[1], ends[0]
+        fast = bool(host.like.fast and other.like.fast)
         for link, address_known, incoming in ((ends[0], other.address, False), (ends[1], None, True)):
             far = link.far.host
             self.post(
                 link.host,
                 events.PeerJoined(
-                    link.number, address_known, far.peer_id, incoming, True, True, host=far.address[0]
+                    link.number, address_known, far.peer_id, incoming, fast, True, host=far.address[0]
                 ),
             )
 
