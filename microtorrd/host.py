@@ -101,7 +101,6 @@ class CoreHost:
             host=joined.host,
         )
         self.post((fact,))
-        owner.note("peer_joined", host=joined.host, incoming=joined.incoming)
         wire.start()
 
     # ------------------------------------------------------------------------------ the core greenlet
@@ -137,7 +136,6 @@ class CoreHost:
         if self._wires.pop(fact.peer, None) is not None:
             self._facilities.connections -= 1
             self._log.debug("peer_left", peer=fact.peer, reason=fact.reason, fault=fact.fault)
-            self._owner.note("peer_left", reason=fact.reason, fault=fact.fault)
 
     # ---------------------------------------------------------------------------- orders to the wires
 
@@ -163,7 +161,7 @@ class CoreHost:
 
     def _drop(self, order: events.Drop) -> None:
         if (wire := self._wires.get(order.peer)) is not None:
-            wire.drop(order.reason)
+            wire.drop(order.reason, fault=order.fault)
 
     def _dial(self, order: events.Dial) -> None:
         self._crew.spawn("dial", self._connect, order.address)

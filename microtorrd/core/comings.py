@@ -133,7 +133,7 @@ class Comings:
 
     def drop(self, peer: Peer, reason: str, now: float, *, fault: bool) -> None:
         """Close the connection, and go on as if it were closed already."""
-        self._swarm.orders.append(Drop(peer.number, reason))
+        self._swarm.orders.append(Drop(peer.number, reason, fault))
         self.gone(peer, reason, now, fault=fault)
 
     def drop_all(self, reason: str, now: float) -> None:

@@ -5,7 +5,8 @@ Rules:
   Transmission and aria2 all send the other order, so that is the one that everybody has been tested with;
 - from a peer, what it has may come after extended messages and keep-alives, and after nothing else;
 - numbers pass `geometry` before they are used; a message of an extension that was not agreed on is a fault;
-- what changes nothing is noise, and noise is bounded (`Swarm.hear_noise`).
+- what changes nothing is noise, and noise is bounded (`Swarm.hear_noise`); so is what changes something only
+  to change it back: chokes, interest, words about oneself.
 """
 
 from __future__ import annotations
@@ -44,14 +45,22 @@ from microtorrd.proto.messages import (
     Request,
     Suggest,
     Unchoke,
+    Unknown,
 )
 
 #: Suggestions and allowed pieces of one peer that we remember.
 HINTS_MAX = 1024
 ALLOWED_MAX = 256
 
+#: How much noise it is to choke or unchoke, or to lose or find interest: each costs us a look at all peers or
+#: pieces. An honest peer does it a few times a second at the most, and may do it a thousand times.
+FLIP_NOISE = 4
+
+#: To read an extended handshake costs about as much for each of these bytes as any other message.
+WORDS_PER_NOISE_BYTES = 16
+
 #: Messages that may come before a peer has said what it has.
-EARLY = frozenset({BitfieldMessage, HaveAll, HaveNone, Extended, KeepAlive, Port})
+EARLY = frozenset({BitfieldMessage, HaveAll, HaveNone, Extended, KeepAlive, Port, Unknown})
 
 #: Messages of the fast extension (BEP 6).
 FAST_ONLY = frozenset({HaveAll, HaveNone, Suggest, Reject, AllowedFast})
@@ -156,7 +165,7 @@ class Conversation:
             if not peer.fast and kind in FAST_ONLY:
                 raise ProtocolError(f"a {kind.__name__} without the fast extension")
             handler = self._handlers.get(kind)
-            if handler is None:  # keep-alives, DHT ports
+            if handler is None:  # keep-alives, DHT ports, what we do not know
                 self._swarm.hear_noise(peer)
             else:
                 handler(peer, message, now)
@@ -167,6 +176,7 @@ class Conversation:
         if peer.peer_choking:
             self._swarm.hear_noise(peer)
             return
+        self._swarm.hear_noise(peer, FLIP_NOISE)
         peer.peer_choking = True
         peer.hints.clear()  # what it handed to us goes to others
         self._fetching.choked(peer, now)
@@ -175,6 +185,7 @@ class Conversation:
         if not peer.peer_choking:
             self._swarm.hear_noise(peer)
             return
+        self._swarm.hear_noise(peer, FLIP_NOISE)
         peer.peer_choking = False
         peer.refused.clear()
         self._fetching.refill(peer, now)
@@ -183,12 +194,14 @@ class Conversation:
         if peer.peer_interested:
             self._swarm.hear_noise(peer)
             return
+        self._swarm.hear_noise(peer, FLIP_NOISE)
         self._uploading.interested(peer, now)
 
     def _on_not_interested(self, peer: Peer, _: NotInterested, now: float) -> None:
         if not peer.peer_interested:
             self._swarm.hear_noise(peer)
             return
+        self._swarm.hear_noise(peer, FLIP_NOISE)
         self._uploading.uninterested(peer, now)
 
     # -------------------------------------------------------------------------------- what they have
@@ -296,6 +309,7 @@ class Conversation:
         if message.number != 0:
             self._swarm.hear_noise(peer)  # we announced none
             return
+        self._swarm.hear_noise(peer, len(message.payload) // WORDS_PER_NOISE_BYTES)
         words = ExtendedHandshake.decode(message.payload)
         if words.info_hash is not None and words.info_hash != self._info_hash:
             self._swarm.condemn(peer, "it has the same content in another metainfo (info_hash differs)")

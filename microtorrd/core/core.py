@@ -447,6 +447,11 @@ class Core:
             useful = self.fetching.received(peer, fact.slots, now)
             peer.down.add(useful, now)
             swarm.down.add(useful, now)
+        if fact.wasted_blocks:
+            try:
+                swarm.hear_noise(peer, fact.wasted_blocks)
+            except ProtocolError as error:
+                swarm.condemn(peer, str(error), fault=True)
 
     def _on_blocks_sent(self, fact: events.BlocksSent, now: float) -> None:
         peer = self.swarm.peers.get(fact.peer)

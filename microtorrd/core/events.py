@@ -107,7 +107,8 @@ class BlocksReceived(NamedTuple):
 
     peer: int
     slots: Sequence[Slot]
-    wasted_bytes: int = 0  # blocks nobody asked for, or that another peer brought first
+    wasted_bytes: int = 0  # blocks nobody asked for, or that another peer brought first …
+    wasted_blocks: int = 0  # … and how many
 
 
 class RequestsReceived(NamedTuple):
@@ -281,6 +282,7 @@ class Drop(NamedTuple):
 
     peer: int
     reason: str
+    fault: bool = False  # the peer's: what is still on its way to it is thrown away
 
 
 class Dial(NamedTuple):

@@ -197,9 +197,19 @@ class Uploading:
         request = (message.piece, message.begin, message.length)
         if request in peer.queue:
             del peer.queue[request]
-            self._swarm.orders.append(Withdraw(peer.number, (request,), reject=peer.fast))
+            self._withdraw(peer, request)
         else:  # it is on its way already, or was never asked for
             self._swarm.hear_noise(peer)
+
+    def _withdraw(self, peer: Peer, request: BlockRequest) -> None:
+        """Take a block out of the queue. A row of these is one order: each costs a walk over the queue."""
+        orders = self._swarm.orders
+        last = orders[-1] if orders else None
+        row = last.requests if isinstance(last, Withdraw) and last.peer == peer.number else None
+        if row and len(row) < WITHDRAWN_TOGETHER:
+            orders[-1] = Withdraw(peer.number, (*row, request), reject=peer.fast)
+        else:
+            orders.append(Withdraw(peer.number, (request,), reject=peer.fast))
 
     def sent(self, peer: Peer, blocks: int, payload_bytes: int, now: float) -> None:
         """Blocks left us, in the order in which they were asked for."""

@@ -184,9 +184,9 @@ class PeerWire:
         if reject:
             self._reject(withdrawn)
 
-    def drop(self, reason: str) -> None:
-        """Close the connection."""
-        self._end(reason)
+    def drop(self, reason: str, *, fault: bool = False) -> None:
+        """Close the connection; where that is the peer's own `fault`, without another word."""
+        self._end(reason, fault=fault)
 
     # ---- the reader greenlet
 
@@ -227,8 +227,8 @@ class PeerWire:
         count = 0
         for group in groups:
             if isinstance(group, Blocks):
-                facts.append(BlocksReceived(peer, group.slots, group.wasted_bytes))
-                count += len(group.slots)
+                facts.append(BlocksReceived(peer, group.slots, group.wasted_bytes, group.wasted_blocks))
+                count += len(group.slots) + group.wasted_blocks
             elif isinstance(group, Messages):
                 facts.append(MessagesReceived(peer, group.messages))
                 count += len(group.messages)

@@ -104,7 +104,7 @@ class Arrival(Generic[S]):
                 block.filled_by = self._peer
                 self._out.blocks().slots.append(block)
             else:
-                self._out.blocks().wasted_bytes += block.length
+                self._count_waste(block.length)
         return taken
 
     def give_up(self) -> None:
@@ -125,6 +125,11 @@ class Arrival(Generic[S]):
         dropped = min(self._skip, n)
         self._skip -= dropped
         if not self._skip and self._waste:
-            self._out.blocks().wasted_bytes += self._waste
+            self._count_waste(self._waste)
             self._waste = 0
         return dropped
+
+    def _count_waste(self, size: int) -> None:
+        blocks = self._out.blocks()
+        blocks.wasted_blocks += 1
+        blocks.wasted_bytes += size

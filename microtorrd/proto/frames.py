@@ -137,8 +137,9 @@ def admit(number: int, length: int, bitfield_bytes: int | None) -> bool:
             raise ProtocolError(f"message {number} has {length} bytes instead of {fixed}")
         return True
     if number == PIECE:
-        if not 9 <= length <= 9 + MAX_REQUEST_BYTES:
-            raise ProtocolError(f"a block of {length - 9} bytes, where at most {MAX_REQUEST_BYTES} may be")
+        # Blocks of nothing are asked for by nobody, and could be sent by the million.
+        if not 9 < length <= 9 + MAX_REQUEST_BYTES:
+            raise ProtocolError(f"a block of {length - 9} bytes, where 1 to {MAX_REQUEST_BYTES} may be")
         return True
     if number == BITFIELD:
         _admit_bitfield(length - 1, bitfield_bytes)

@@ -97,6 +97,12 @@ class Extended(NamedTuple):
     payload: bytes
 
 
+class Unknown(NamedTuple):
+    """A message of a number that means nothing to us; its body was skipped. Only ever received."""
+
+    number: int
+
+
 Message = (
     KeepAlive
     | Choke
@@ -114,4 +120,5 @@ Message = (
     | Reject
     | AllowedFast
     | Extended
+    | Unknown
 )

@@ -36,10 +36,11 @@ S = TypeVar("S", bound=Lent)
 class Blocks(Generic[S]):
     """Blocks that now lie in their slots, and payload that nobody wanted."""
 
-    __slots__ = ("slots", "wasted_bytes")
+    __slots__ = ("slots", "wasted_blocks", "wasted_bytes")
 
     def __init__(self) -> None:
         self.slots: list[S] = []
+        self.wasted_blocks = 0
         self.wasted_bytes = 0
 
 

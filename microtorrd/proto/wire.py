@@ -37,7 +37,7 @@ from microtorrd.proto.frames import (
 )
 from microtorrd.proto.geometry import MAX_REQUEST_BYTES
 from microtorrd.proto.handshake import HANDSHAKE_BYTES, Handshake, decode_handshake, decode_opening
-from microtorrd.proto.messages import KeepAlive, Reject
+from microtorrd.proto.messages import KeepAlive, Reject, Unknown
 from microtorrd.proto.received import (
     PLAN_BLOCKS,
     PLAN_BYTES,
@@ -301,6 +301,7 @@ class Wire(Generic[S]):
                 slot = self._expected.pop(bytes(view[pos:start]), None)
                 pos = self._arrival.begin(slot, length - 9, view, start, end)
             elif not known:
+                self._out.add(Unknown(number))
                 pos += self._arrival.skip(4 + length, left)
             elif left < 4 + length:
                 break
@@ -332,12 +333,13 @@ class Wire(Generic[S]):
         elif stash[4] == PIECE:
             slot = self._expected.pop(bytes(stash), None)
             return self._arrival.begin(slot, length - 9, view, pos, end)
-        elif len(stash) < 4 + length:  # of no known number
-            return pos + self._arrival.skip(length - 1, end - pos)
         elif stash[4] == REQUEST:
             self._take_requests(memoryview(stash))
         elif frames.admit(stash[4], length, self.bitfield_bytes):
             self._take_message(stash[4], memoryview(stash), 5, 4 + length)
+        else:
+            self._out.add(Unknown(stash[4]))
+            return pos + self._arrival.skip(length - 1, end - pos)
         return pos
 
     def _stash_needs(self) -> int:

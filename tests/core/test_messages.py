@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from microtorrd.core.events import MessagesReceived, RequestsReceived, SwarmSettings
+from microtorrd.core.events import (
+    BlocksReceived,
+    MessagesReceived,
+    RequestsReceived,
+    SwarmSettings,
+    Withdraw,
+)
+from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -17,13 +24,15 @@ from microtorrd.proto.messages import (
     Interested,
     KeepAlive,
     Message,
+    NotInterested,
     Port,
     Reject,
     Request,
     Suggest,
     Unchoke,
+    Unknown,
 )
-from tests.core.rig import Rig, dropped, noted
+from tests.core.rig import Rig, dropped, noted, of
 
 
 @pytest.mark.parametrize(
@@ -66,6 +75,48 @@ def test_what_follows_a_fault_is_not_heard() -> None:
     orders = rig.say(1, Have(9), Interested())
     assert len(dropped(orders)) == 1
     assert len(orders) == 2  # the drop, and the note
+
+
+@pytest.mark.parametrize(
+    "flip",
+    [(Choke(), Unchoke()), (Interested(), NotInterested()), (Unknown(99), Unknown(98))],
+)
+def test_a_flood_of_changes_to_and_fro_is_ended(flip: tuple[Message, Message]) -> None:
+    rig = Rig(".x")
+    rig.join(1, "x")
+    assert not dropped(rig.do(MessagesReceived(1, [*flip] * 500)))
+    rig.tick(1)
+    assert not dropped(rig.do(MessagesReceived(1, [*flip] * 500)))
+    assert dropped(rig.do(MessagesReceived(1, [*flip] * 4000))) == {
+        1: "a flood of messages that change nothing"
+    }
+
+
+def test_a_flood_of_words_about_oneself_is_ended() -> None:
+    rig = Rig(".x")
+    rig.join(1, "x", extended=True)
+    words = Extended(0, ExtendedHandshake(client="x" * 60, listen_port=1).encode())
+    assert not dropped(rig.do(MessagesReceived(1, [words] * 100)))
+    assert 1 in dropped(rig.do(MessagesReceived(1, [words] * 2000)))
+
+
+def test_a_flood_of_blocks_that_nobody_asked_for_is_ended() -> None:
+    rig = Rig(".x")
+    rig.join(1, "x")
+    assert not dropped(rig.do(BlocksReceived(1, [], 8000, 8000)))
+    rig.tick(1)
+    assert not dropped(rig.do(BlocksReceived(1, [], 4000, 4000)))
+    assert 1 in dropped(rig.do(BlocksReceived(1, [], 1000, 1000)))
+
+
+def test_a_row_of_cancels_is_one_order() -> None:
+    rig = Rig("xx")
+    rig.join(1, "")
+    rig.say(1, Interested())
+    requests = tuple((0, at * 1000, 1000) for at in range(10))
+    rig.do(RequestsReceived(1, requests))
+    orders = rig.do(MessagesReceived(1, [Cancel(*request) for request in requests]))
+    assert of(orders, Withdraw) == [Withdraw(1, requests, reject=True)]
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_payload_nobody_asked_for_is_waste_and_no_fault(bench: Bench) -> None:
     _, stranger, facts = bench.connect()
     stranger.say(frame((0, 0, 16384), bytes(16384)), m.Have(1))
     facts.wait(lambda: facts.messages)
-    assert facts.all == [BlocksReceived(1, [], 16384), MessagesReceived(1, [m.Have(1)])]
+    assert facts.all == [BlocksReceived(1, [], 16384, 1), MessagesReceived(1, [m.Have(1)])]
 
 
 def test_a_rejected_block_is_not_outstanding_any_more(bench: Bench) -> None:

@@ -191,7 +191,7 @@ items = st.one_of(
     st.tuples(st.just("message"), message_values),
     st.tuples(st.just("next"), st.integers(1, 6)),
     st.tuples(st.just("later"), st.integers(0, 20)),
-    st.tuples(st.just("unasked"), st.integers(0, 60)),
+    st.tuples(st.just("unasked"), st.integers(1, 60)),
     st.tuples(st.just("unknown"), st.binary(max_size=30)),
     st.tuples(st.just("requests"), st.integers(1, 9)),
 )
@@ -472,7 +472,31 @@ def test_the_largest_messages_pass_in_any_cut() -> None:
     raw = unknown + slot.frame() + encode(extended)
     for size in (1 << 20, 70_000, 1001):
         flat = run(wire([Slot(*slot.name)]), raw, lambda size=size: (size, None))
-        assert flat == [("block", slot.name, slot.content), extended]
+        assert flat == [m.Unknown(77), ("block", slot.name, slot.content), extended]
+
+
+@pytest.mark.parametrize("size", [1, 5, 13, 1 << 20])
+def test_each_message_and_block_that_nobody_wants_is_told(size: int) -> None:
+    unknown = struct.pack(">IB", 3, 99) + b"xx" + struct.pack(">IB", 1, 98)
+    unasked = piece_header(7, 0, 2) + b"xx"
+    to = wire()
+    messages, blocks = [], 0
+    raw = (unknown + unasked) * 3
+    while raw:
+        taken, groups = push(to, raw, size, None)
+        raw = raw[taken:]
+        for group in groups:
+            if isinstance(group, Blocks):
+                blocks += group.wasted_blocks
+            else:
+                assert isinstance(group, Messages)
+                messages += group.messages
+    assert messages == [m.Unknown(99), m.Unknown(98)] * 3
+    assert blocks == 3
+
+
+def test_a_block_without_data_is_a_fault() -> None:
+    assert "a block of 0 bytes" in run(wire(), piece_header(0, 0, 0))[0]
 
 
 def test_bytes_read_with_the_handshake_are_fed() -> None:
