@@ -18,6 +18,7 @@ from typing import Any
 from bitarray.util import count_and
 
 from microtorrd.core.fetching import Fetching
+from microtorrd.core.handout import Handout
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.spreading import Spreading
@@ -25,6 +26,7 @@ from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import QUEUE_MAX, Uploading
 from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError
+from microtorrd.proto import metadata
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (
@@ -73,7 +75,7 @@ class Conversation:
         "_book",
         "_client",
         "_fetching",
-        "_handlers",
+        "_handout",
         "_info_hash",
         "_listen_port",
         "_spreading",
@@ -94,6 +96,7 @@ class Conversation:
         client: str,
         listen_port: Callable[[], int] | int,
         info_hash: bytes,
+        handout: Handout,
     ) -> None:
         self._swarm = swarm
         self._workshop = workshop
@@ -104,22 +107,7 @@ class Conversation:
         self._client = client
         self._listen_port = listen_port
         self._info_hash = info_hash
-        self._handlers: dict[type[Any], Callable[[Peer, Any, float], None]] = {
-            Choke: self._on_choke,
-            Unchoke: self._on_unchoke,
-            Interested: self._on_interested,
-            NotInterested: self._on_not_interested,
-            Have: self._on_have,
-            BitfieldMessage: self._on_bitfield,
-            HaveAll: self._on_have_all,
-            HaveNone: self._on_have_none,
-            Request: self._on_request,
-            Cancel: self._on_cancel,
-            Reject: self._on_reject,
-            Suggest: self._on_suggest,
-            AllowedFast: self._on_allowed_fast,
-            Extended: self._on_extended,
-        }
+        self._handout = handout
 
     # -------------------------------------------------------------------------------- our first words
 
@@ -145,12 +133,13 @@ class Conversation:
         except ValueError:
             their_ip = None
         return ExtendedHandshake(
-            m={},
+            m={metadata.NAME: metadata.NUMBER} if self._handout.size else {},
             client=self._client,
             listen_port=port or None,
             reqq=QUEUE_MAX,
             yourip=their_ip,
             upload_only=self._swarm.complete,
+            metadata_size=self._handout.size or None,
             info_hash=self._info_hash,
         )
 
@@ -164,11 +153,11 @@ class Conversation:
                 peer.known = True  # with nothing, until it says otherwise
             if not peer.fast and kind in FAST_ONLY:
                 raise ProtocolError(f"a {kind.__name__} without the fast extension")
-            handler = self._handlers.get(kind)
+            handler = HANDLERS.get(kind)
             if handler is None:  # keep-alives, DHT ports, what we do not know
                 self._swarm.hear_noise(peer)
             else:
-                handler(peer, message, now)
+                handler(self, peer, message, now)
                 if peer.condemned is not None:
                     return
 
@@ -306,8 +295,11 @@ class Conversation:
     def _on_extended(self, peer: Peer, message: Extended, now: float) -> None:
         if not peer.extended:
             raise ProtocolError("an extended message without the extension protocol")
+        if message.number == metadata.NUMBER and self._handout.size:
+            self._handout.hear(peer, message.payload, now)
+            return
         if message.number != 0:
-            self._swarm.hear_noise(peer)  # we announced none
+            self._swarm.hear_noise(peer)  # we announced no other
             return
         self._swarm.hear_noise(peer, len(message.payload) // WORDS_PER_NOISE_BYTES)
         words = ExtendedHandshake.decode(message.payload)
@@ -316,6 +308,7 @@ class Conversation:
             return
         peer.is_kin = words.info_hash is not None
         peer.client = words.client
+        peer.metadata_number = words.m.get(metadata.NAME, peer.metadata_number)
         if words.reqq is not None:
             bound = self._swarm.settings.pipeline_max_bytes // 16384
             peer.pipeline.set_limit(min(words.reqq, max(1, bound)))
@@ -326,3 +319,22 @@ class Conversation:
                 return
             peer.address = address
             self._book.joined(address, now)
+
+
+#: Who hears what. One table for all torrents.
+HANDLERS: dict[type[Any], Callable[[Conversation, Peer, Any, float], None]] = {
+    Choke: Conversation._on_choke,
+    Unchoke: Conversation._on_unchoke,
+    Interested: Conversation._on_interested,
+    NotInterested: Conversation._on_not_interested,
+    Have: Conversation._on_have,
+    BitfieldMessage: Conversation._on_bitfield,
+    HaveAll: Conversation._on_have_all,
+    HaveNone: Conversation._on_have_none,
+    Request: Conversation._on_request,
+    Cancel: Conversation._on_cancel,
+    Reject: Conversation._on_reject,
+    Suggest: Conversation._on_suggest,
+    AllowedFast: Conversation._on_allowed_fast,
+    Extended: Conversation._on_extended,
+}

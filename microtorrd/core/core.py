@@ -35,6 +35,7 @@ from microtorrd.core.culprits import Culprits
 from microtorrd.core.ending import Ending
 from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
 from microtorrd.core.fetching import Fetching
+from microtorrd.core.handout import Handout
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.shares import Shares
 from microtorrd.core.spreading import Spreading
@@ -71,7 +72,8 @@ class Core:
     """The whole behaviour of one torrent.
 
     `have` becomes the core's own. `has_id_hash`: the metainfo names an `id_hash` that the content was not yet
-    confirmed to match. `peer_id` is ours; without it crossing connections are told apart less well.
+    confirmed to match. `metadata_bytes`: the size of the info dictionary, 0 where it cannot be given away.
+    `peer_id` is ours; without it crossing connections are told apart less well.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Core:
         has_id_hash: bool,
         info_hash: bytes,
         private: bool = False,
+        metadata_bytes: int = 0,
         peer_id: bytes = b"",
         name: str = "",
     ) -> None:
@@ -122,6 +125,7 @@ class Core:
             client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
             listen_port=listen_port,
             info_hash=info_hash,
+            handout=Handout(swarm, 0 if private else metadata_bytes),
         )
         self.comings = Comings(
             swarm,
@@ -138,29 +142,6 @@ class Core:
         self._wanted = False  # to run
         self._announced = False  # the trackers think that it runs
         self._refused_at = 0.0
-        self._handlers: dict[type[Any], Callable[[Any, float], None]] = {
-            events.Started: self._on_started,
-            events.Stopped: self._on_stopped,
-            events.Ticked: self._on_ticked,
-            events.PeerJoined: self._on_peer_joined,
-            events.PeerLeft: self._on_peer_left,
-            events.MessagesReceived: self._on_messages_received,
-            events.BlocksReceived: self._on_blocks_received,
-            events.RequestsReceived: self._on_requests_received,
-            events.BlocksSent: self._on_blocks_sent,
-            events.AddressesFound: self._on_addresses_found,
-            events.DialFailed: self._on_dial_failed,
-            events.PieceStored: self._on_piece_stored,
-            events.PieceCorrupt: self._on_piece_corrupt,
-            events.StorageFailed: self._on_storage_failed,
-            events.StorageRecovered: self._on_storage_recovered,
-            events.PiecesChecked: self._on_pieces_checked,
-            events.RecheckWanted: self._on_recheck_wanted,
-            events.ContentConfirmed: self._on_content_confirmed,
-            events.MemoryFreed: self._on_memory_freed,
-            events.MemoryWanted: self._on_memory_wanted,
-            events.SettingsChanged: self._on_settings_changed,
-        }
 
     # ------------------------------------------------------------------------------------- outside
 
@@ -196,7 +177,7 @@ class Core:
         assert not self._busy, "Core.handle was entered again"
         self._busy = True
         try:
-            self._handlers[type(fact)](fact, now)
+            HANDLERS[type(fact)](self, fact, now)
             swarm, fetching = self.swarm, self.fetching
             while swarm.condemned:
                 peer, fault = swarm.condemned.pop()
@@ -489,3 +470,29 @@ class Core:
         if fact.swarm is not None:
             self.swarm.settings = fact.swarm
         self.workshop.picker.sequential = fact.settings.sequential
+
+
+#: Who handles what. One table for all cores: thousands of torrents have none of their own.
+HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
+    events.Started: Core._on_started,
+    events.Stopped: Core._on_stopped,
+    events.Ticked: Core._on_ticked,
+    events.PeerJoined: Core._on_peer_joined,
+    events.PeerLeft: Core._on_peer_left,
+    events.MessagesReceived: Core._on_messages_received,
+    events.BlocksReceived: Core._on_blocks_received,
+    events.RequestsReceived: Core._on_requests_received,
+    events.BlocksSent: Core._on_blocks_sent,
+    events.AddressesFound: Core._on_addresses_found,
+    events.DialFailed: Core._on_dial_failed,
+    events.PieceStored: Core._on_piece_stored,
+    events.PieceCorrupt: Core._on_piece_corrupt,
+    events.StorageFailed: Core._on_storage_failed,
+    events.StorageRecovered: Core._on_storage_recovered,
+    events.PiecesChecked: Core._on_pieces_checked,
+    events.RecheckWanted: Core._on_recheck_wanted,
+    events.ContentConfirmed: Core._on_content_confirmed,
+    events.MemoryFreed: Core._on_memory_freed,
+    events.MemoryWanted: Core._on_memory_wanted,
+    events.SettingsChanged: Core._on_settings_changed,
+}
