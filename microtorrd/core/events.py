@@ -277,6 +277,14 @@ class Tell(NamedTuple):
     messages: Sequence[Message]
 
 
+class GiveMetadata(NamedTuple):
+    """Send the peer this piece of the info dictionary (BEP 9), as its extended message of this number."""
+
+    peer: int
+    number: int
+    piece: int
+
+
 class Drop(NamedTuple):
     """Close the connection. The host answers with `PeerLeft`."""
 
@@ -344,6 +352,7 @@ Order = (
     | Serve
     | Withdraw
     | Tell
+    | GiveMetadata
     | Drop
     | Dial
     | Ban

@@ -146,6 +146,8 @@ class Peer:
         "joined_as_seed",
         "joined_at",
         "known",
+        "metadata_given",
+        "metadata_number",
         "noise",
         "number",
         "offers",
@@ -182,6 +184,8 @@ class Peer:
         self.joined_as_seed = False
         self.is_kin = False  # another microtorrd, says its extended handshake
         self.client = ""
+        self.metadata_number = 0  # of its messages about metadata; 0: it knows none
+        self.metadata_given = 0  # pieces of metadata that it was given
         self.offers = 0  # pieces we need and it has; not kept for those that have everything
 
         self.am_choking = True
