@@ -27,7 +27,7 @@ from microtorrd import logs
 from microtorrd.disk import jobs
 from microtorrd.disk.files import FileSet
 from microtorrd.disk.pool import DiskPool
-from microtorrd.disk.state import Durable, StateStore, TorrentRecord
+from microtorrd.disk.state import Durable, MagnetRecord, StateStore, TorrentRecord
 from microtorrd.errors import NotFound, StorageError
 from microtorrd.greenlets import Crew
 
@@ -136,6 +136,28 @@ class Ledger:
         """Strike a torrent out. Waits for the commit. Raises StorageError."""
         self.close_page(info_hash)
         self._run(partial(self._store.remove, info_hash))
+
+    # ------------------------------------------------------------------------------------- magnet links
+
+    def magnets(self) -> list[MagnetRecord]:
+        """All magnet links on record. Waits."""
+        return self._run(self._store.load_magnets)
+
+    def add_magnet(self, record: MagnetRecord) -> None:
+        """Put a magnet link on record. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.add_magnet, record))
+
+    def change_magnet(self, record: MagnetRecord) -> None:
+        """Replace the record of a magnet link. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.update_magnet, record))
+
+    def remove_magnet(self, swarm_id: bytes) -> None:
+        """Strike a magnet link out. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.remove_magnet, swarm_id))
+
+    def resolve_magnet(self, swarm_id: bytes, record: TorrentRecord) -> None:
+        """Put a torrent on record in the place of its link. Waits for the commit. Raises StorageError."""
+        self._run(partial(self._store.resolve_magnet, swarm_id, record))
 
     # ------------------------------------------------------------------------------------ open torrents
 

@@ -86,6 +86,10 @@ class Peerbook:
         entry = self._entries.get(address)
         return None if entry is None else entry.state
 
+    def promising(self) -> list[Address]:
+        """Those whose last try did not fail, connected ones included."""
+        return [address for address, entry in self._entries.items() if not entry.failures]
+
     def found(self, addresses: Iterable[Address], source: Source, now: float) -> None:
         """Somebody told us of these: attacker-controlled, and perhaps a million."""
         room = BOOK_MAX - len(self._entries)

@@ -57,6 +57,22 @@ MIGRATIONS = (
         raw BLOB NOT NULL
     );
     """,
+    """
+    CREATE TABLE magnets (
+        swarm_id BLOB PRIMARY KEY,
+        link BLOB NOT NULL,
+        save_to BLOB NOT NULL,
+        label BLOB NOT NULL,
+        stopped INTEGER NOT NULL,
+        added_at REAL NOT NULL,
+        wait_seeders INTEGER NOT NULL,
+        wait_leechers INTEGER NOT NULL,
+        sequential INTEGER NOT NULL,
+        seed_after_download INTEGER NOT NULL,
+        down_limit INTEGER NOT NULL,
+        up_limit INTEGER NOT NULL
+    );
+    """,
 )
 
 _CAUSES = {

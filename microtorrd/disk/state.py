@@ -66,6 +66,24 @@ class TorrentRecord:
     metainfo: bytes = b""  # as given; empty in what `load_summaries` returns: see `StateStore.metainfo`
 
 
+@dataclass(frozen=True, slots=True)
+class MagnetRecord:
+    """A magnet link on record: a torrent whose metainfo is yet to be found, and what was chosen for it."""
+
+    swarm_id: bytes  # the info_hash, or where the link has none the id_hash
+    link: str
+    save_to: str
+    added_at: float
+    label: str = ""
+    stopped: bool = False
+    wait_seeders: int = 0
+    wait_leechers: int = 0
+    sequential: bool = False
+    seed_after_download: bool = True
+    down_limit: int = 0
+    up_limit: int = 0
+
+
 class Durable(NamedTuple):
     """What is on the disk for certain: the bitfield, and the figures of the files that the sync returned."""
 
@@ -122,15 +140,8 @@ class StateStore:
 
     def add(self, record: TorrentRecord) -> None:
         """A new torrent, with its metainfo. Duplicate where it is there."""
-        names = ", ".join(_COLUMNS)
-        marks = ", ".join("?" * len(_COLUMNS))
-        values = [_to_column(name, getattr(record, name)) for name in _COLUMNS]
         with self._commit(full=True) as execute:
-            try:
-                execute(f"INSERT INTO torrents ({names}) VALUES ({marks})", values)
-            except sqlite3.IntegrityError:
-                raise Duplicate("the torrent is already here", info_hash=record.info_hash.hex()) from None
-            execute("INSERT INTO metainfo VALUES (?, ?)", (record.info_hash, record.metainfo))
+            _insert(execute, record)
 
     def remove(self, info_hash: bytes) -> None:
         """Forget the torrent. One that is not there is no error."""
@@ -152,6 +163,43 @@ class StateStore:
                 == 0
             ):
                 raise _not_found(info_hash)
+
+    # --------------------------------------------------------------------------------------- magnet links
+
+    def load_magnets(self) -> list[MagnetRecord]:
+        """All magnet links, the first added first."""
+        names = ", ".join(_MAGNET_COLUMNS)
+        with schema.errors_at(self.path):
+            rows = self._connection.execute(f"SELECT {names} FROM magnets ORDER BY added_at, swarm_id")
+            return [MagnetRecord(*map(_from_column, _MAGNET_COLUMNS, row)) for row in rows]
+
+    def add_magnet(self, record: MagnetRecord) -> None:
+        """A new magnet link. Duplicate where it is there."""
+        marks = ", ".join("?" * len(_MAGNET_COLUMNS))
+        values = [_to_column(name, getattr(record, name)) for name in _MAGNET_COLUMNS]
+        with self._commit(full=True) as execute:
+            try:
+                execute(f"INSERT INTO magnets ({', '.join(_MAGNET_COLUMNS)}) VALUES ({marks})", values)
+            except sqlite3.IntegrityError:
+                raise Duplicate("the link is already here", info_hash=record.swarm_id.hex()) from None
+
+    def update_magnet(self, record: MagnetRecord) -> None:
+        """Replace the record of a magnet link. One that is not there is no error: it was resolved."""
+        marks = ", ".join(f"{name} = ?" for name in _MAGNET_COLUMNS)
+        values = [_to_column(name, getattr(record, name)) for name in _MAGNET_COLUMNS]
+        with self._commit(full=True) as execute:
+            execute(f"UPDATE magnets SET {marks} WHERE swarm_id = ?", (*values, record.swarm_id))
+
+    def remove_magnet(self, swarm_id: bytes) -> None:
+        """Forget a magnet link. One that is not there is no error."""
+        with self._commit(full=True) as execute:
+            execute("DELETE FROM magnets WHERE swarm_id = ?", (swarm_id,))
+
+    def resolve_magnet(self, swarm_id: bytes, record: TorrentRecord) -> None:
+        """The metainfo was found: the torrent takes the place of its link, in one commit."""
+        with self._commit(full=True) as execute:
+            execute("DELETE FROM magnets WHERE swarm_id = ?", (swarm_id,))
+            _insert(execute, record)
 
     # ------------------------------------------------------------------------------------- what torrents have
 
@@ -264,11 +312,23 @@ class StateStore:
 
 
 _COLUMNS = tuple(column.name for column in fields(TorrentRecord) if column.name != "metainfo")
+_MAGNET_COLUMNS = tuple(column.name for column in fields(MagnetRecord))
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
 
 #: Texts are kept as bytes, since paths and names need not be valid Unicode.
-_TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to"})
+_TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to", "link"})
 _FLAGS = frozenset({"stopped", "sequential", "seed_after_download", "seed_only", "confirmed", "dirty"})
+
+
+def _insert(execute: Callable[..., sqlite3.Cursor], record: TorrentRecord) -> None:
+    names = ", ".join(_COLUMNS)
+    marks = ", ".join("?" * len(_COLUMNS))
+    values = [_to_column(name, getattr(record, name)) for name in _COLUMNS]
+    try:
+        execute(f"INSERT INTO torrents ({names}) VALUES ({marks})", values)
+    except sqlite3.IntegrityError:
+        raise Duplicate("the torrent is already here", info_hash=record.info_hash.hex()) from None
+    execute("INSERT INTO metainfo VALUES (?, ?)", (record.info_hash, record.metainfo))
 
 
 def _to_column(name: str, value: Any) -> Any:
@@ -281,6 +341,13 @@ def _to_column(name: str, value: Any) -> Any:
     if name == "failure":
         return json.dumps(value)
     return value
+
+
+def _from_column(name: str, value: Any) -> Any:
+    """Of a magnet link; those of torrents, which may be thousands, go the quicker way below."""
+    if name in _TEXTS:
+        return _text(value)
+    return bool(value) if name in _FLAGS else value
 
 
 def _text(raw: bytes) -> str:

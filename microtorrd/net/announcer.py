@@ -65,6 +65,7 @@ class Announcer:
         "_leaving",
         "_restart",
         "_running",
+        "_silent",
         "_swarms",
         "_ways",
         "identity",
@@ -102,6 +103,7 @@ class Announcer:
         self._running = False
         self._leaving: set[Farewell] = set()
         self._restart = False
+        self._silent = False  # somebody else speaks for us now
 
     def start(self) -> None:
         """Announce `started`, and go on announcing until `stop`."""
@@ -131,6 +133,12 @@ class Announcer:
         for way in self._ways:
             way.close("stopped")
 
+    def hand_over(self) -> None:
+        """Fall silent for good without a farewell: another announcer goes on as the same peer, and a `stopped`
+        of ours might come after its `started`."""
+        self._silent = True
+        self.stop()
+
     def reannounce(self, *, insist: bool = False) -> None:
         """Ask for peers again as soon as the trackers allow it. An operator insists: trackers that failed are
         tried again, too, before their back-off is over."""
@@ -151,6 +159,8 @@ class Announcer:
 
     def leave(self, way: Way) -> None:
         """Send the farewells that this way owes. After a restart the old ways owe none: we are back."""
+        if self._silent:
+            return
         for turn in way.rounds.farewells() if way in self._ways else ():
             farewell = Farewell(way, turn)
             self._leaving.add(farewell)

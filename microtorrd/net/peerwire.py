@@ -67,7 +67,7 @@ class WireMemory:
 
 class PeerWire:
     """The connection to one peer of a torrent. `sock` is owned from here on; `initial` is what was read of it
-    after the handshake."""
+    after the handshake. `any_bitfield`: the torrent's geometry is not known yet."""
 
     __slots__ = (
         "_crew",
@@ -101,6 +101,7 @@ class PeerWire:
         extended: bool,
         memory: WireMemory,
         initial: bytes = b"",
+        any_bitfield: bool = False,
     ) -> None:
         self.peer = peer
         self.extended = extended
@@ -111,7 +112,8 @@ class PeerWire:
         self._down = down
         self._initial = initial
         self._stream = TcpStream(sock)
-        self._wire: Wire[Slot] = Wire(peer, memory.receive, bitfield_bytes=geometry.bitfield_bytes)
+        bitfield_bytes = None if any_bitfield else geometry.bitfield_bytes
+        self._wire: Wire[Slot] = Wire(peer, memory.receive, bitfield_bytes=bitfield_bytes)
         self._sender = Sender(
             self._stream,
             peer=peer,
@@ -146,6 +148,11 @@ class PeerWire:
     def pending_requests(self) -> int:
         """How many blocks the peer waits for."""
         return self._sender.pending
+
+    @property
+    def unsent_bytes(self) -> int:
+        """How much of what we tell the peer waits for its socket."""
+        return self._sender.unsent_bytes
 
     @property
     def outstanding(self) -> int:

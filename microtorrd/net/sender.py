@@ -119,6 +119,11 @@ class Sender:
         """How many blocks are still to be sent."""
         return len(self._queue) + (len(self._reading.blocks) if self._reading else 0)
 
+    @property
+    def unsent_bytes(self) -> int:
+        """How much waits in the outbox."""
+        return self._outbox_bytes
+
     def tell(self, raw: bytes) -> bool:
         """Send this ahead of queued blocks. False: the peer does not read, and the outbox is full."""
         if self._outbox_bytes > OUTBOX_BYTES:
