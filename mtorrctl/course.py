@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +70,7 @@ class Course:
         self._progress: TorrentProgress | None = None
         self._began_at: float | None = None  # to download
         self._told_figures = False
+        self._trouble: dict[object, object] = {}  # what was said of each tracker that failed
         self._leave_by: float | None = None
         self._is_over = False
         self._up_bytes = 0
@@ -122,7 +124,7 @@ class Course:
     def _on_state_changed(self, note: Note) -> None:
         state = str(note["state"])
         if self._progress is not None and state != "seeding":
-            self._progress.update({"state": state})
+            self._progress.update(self._look() | {"state": state})
         if state == "downloading" and self._began_at is None:
             self._began_at = time.monotonic()
         if state == "failed":
@@ -131,6 +133,8 @@ class Course:
             self._became_whole()
         elif state == "stopped" and self.is_whole:
             self._is_over = True
+        elif state == "checking" and self._began_at is not None:
+            self._voice.say("VERBOSE", f"Checking {self._name()} as a whole")
         elif state in _SAID:
             self._voice.say("VERBOSE", _SAID[state].format(**self._wishes()))
 
@@ -173,6 +177,7 @@ class Course:
             self._voice.say("INFORMATION", f"{_peer(note)} left: {note['reason']}")
 
     def _on_tracker_announced(self, note: Note) -> None:
+        self._trouble.pop(note.get("url"), None)
         self._voice.say(
             "INFORMATION",
             f"Tracker {note.get('url')} ({note.get('dialect')}) knows {note.get('peers')} peers"
@@ -180,8 +185,11 @@ class Course:
         )
 
     def _on_tracker_failed(self, note: Note) -> None:
-        # Nothing depends on it at once, and yet it can be why nothing comes.
-        self._voice.say("CRITICAL", f"Tracker {note.get('url')}: {note.get('message')}; trying again")
+        # Nothing ends by it, and yet it can be why nothing comes. Both dialects have the same trouble.
+        url, message = note.get("url"), note.get("message")
+        if self._trouble.get(url) != message:
+            self._trouble[url] = message
+            self._voice.say("CRITICAL", f"Tracker {url}: {message}; trying again")
 
     # ------------------------------------------------------------------------------------------- its parts
 
@@ -207,9 +215,13 @@ class Course:
             self._is_over = True
 
     def _fail(self) -> None:
-        assert self._client is not None
-        row = self._client.call("torrent.list", ids=[self._row["info_hash"]])["torrents"][0]
-        self._raise_failure(row.get("error") or {"message": "unknown cause"})
+        self._raise_failure(self._look().get("error") or {"message": "unknown cause"})
+
+    def _look(self) -> dict[str, Any]:
+        """The row of the torrent as it is now. Raises Unreachable."""
+        assert self._client is not None, "it was added"
+        row: dict[str, Any] = self._client.call("torrent.list", ids=[self._row["info_hash"]])["torrents"][0]
+        return row
 
     def _raise_failure(self, facts: dict[str, Any]) -> None:
         self._close_progress()
@@ -222,21 +234,17 @@ class Course:
 
     def _figures_so_far(self) -> dict[str, Any]:
         elapsed_s = 0.0 if self._began_at is None else time.monotonic() - self._began_at
-        return statistics.of_peers(self._ask("torrent.peers", "peers", []), elapsed_s)
+        peers: list[dict[str, Any]] = []
+        if self._client is not None and self._row:
+            with suppress(MicrotorrError):  # these are the last words: a daemon that is gone has none
+                peers = self._client.call("torrent.peers", id=self._row["info_hash"])["peers"]
+        return statistics.of_peers(peers, elapsed_s)
 
     def _uploaded(self) -> int:
-        rows = self._ask("torrent.list", "torrents", [], ids=True)
-        return rows[0]["uploaded_bytes"] if rows else 0
-
-    def _ask(self, method: str, key: str, otherwise: Any, *, ids: bool = False) -> Any:
-        """An answer about our torrent, for the last words; `otherwise` if there is none any more."""
-        if self._client is None or not self._row:
-            return otherwise
-        info_hash = self._row["info_hash"]
-        try:
-            return self._client.call(method, **({"ids": [info_hash]} if ids else {"id": info_hash}))[key]
-        except MicrotorrError:
-            return otherwise
+        if self._row:
+            with suppress(MicrotorrError):
+                return int(self._look()["uploaded_bytes"])
+        return 0
 
     def _tell_figures(self, facts: dict[str, Any]) -> None:
         self._told_figures = True

@@ -76,6 +76,12 @@ class Run:
                 assert not self._reader.dead, f"{self.name} ended without {pattern!r}:\n{self.text}"
                 self._news.wait()
 
+    def wait_for_more(self) -> None:
+        """Return when it has said more, or has ended."""
+        self._news.clear()
+        if not self._reader.dead:
+            self._news.wait()
+
     def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Its exit code, when it has ended and all of its output is read. A traceback is never right."""
         try:

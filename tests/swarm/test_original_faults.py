@@ -413,6 +413,20 @@ class TestTrackers:
         assert leecher.wait(90) == 0
         assert seeder.interrupt() == 0
 
+    @pytest.mark.slow
+    def test_15_a_tracker_that_is_restarted_learns_of_everybody(
+        self, stage: Stage, tracker: Run, mtorrent: Path
+    ) -> None:
+        seeders = [stage.seed(mtorrent) for _ in range(2)]
+        assert tracker.interrupt() == 0
+        restarted = stage.tracker("-v", "1", bind=stage.url.removeprefix("http://"))
+        # `alive` comes every 15 s, is refused, and `started` follows by itself.
+        with gevent.Timeout(40, AssertionError(restarted.text)):
+            while len(set(re.findall(r"peerId=(\S{20})&.*&event=started", restarted.text))) < 2:
+                restarted.wait_for_more()
+        assert stage.leech(mtorrent, "a").wait() == 0
+        assert [run.interrupt() for run in seeders] == [0, 0]
+
     def test_16_a_tracker_that_hangs_holds_up_no_end(
         self, stage: Stage, tracker: Run, mtorrent: Path
     ) -> None:
