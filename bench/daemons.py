@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,10 +24,14 @@ STOP_S = 30.0
 
 
 class Daemon:
-    """One microtorrd below `directory`; `settings` are `section.key` and their values."""
+    """One microtorrd below `directory`; `settings` are `section.key` (or `section__key`) and their values.
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    `prefix` goes before its command line: what moves it to another place, as `ip netns exec NAME`.
+    """
+
+    def __init__(self, directory: Path, *, prefix: Sequence[str] = (), **settings: Any) -> None:
         self.directory = directory
+        self._prefix = prefix
         self.socket = directory / "control.sock"
         self.save_to = directory / "data"
         self.log_path = directory / "log"
@@ -48,7 +53,7 @@ class Daemon:
         overrides = [f"--set={name}={value}" for name, value in self._settings.items()]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "microtorrd", *overrides],
+                [*self._prefix, sys.executable, "-m", "microtorrd", *overrides],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

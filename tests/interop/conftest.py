@@ -1,0 +1,91 @@
+"""What the interop tests need, what becomes of those whose foreign client is missing, and the matrix.
+
+A client that is not installed is a skip on a developer's machine and a failure in CI: there it is the install
+that is broken, and a matrix with holes would look like one without.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.interop import matrix, namespaces
+from tests.interop.foreign import Foreign
+from tests.interop.meeting import Meeting
+from tests.interop.namespaces import Network
+from tests.interop.places import LOOPBACK
+
+MEETING = pytest.StashKey[Meeting]()
+
+IN_CI = os.environ.get("CI") == "true"
+
+#: Debian has some of the programs where an ordinary user's PATH does not look.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+
+def require(kind: type[Foreign]) -> None:
+    """This client must be here."""
+    for program in kind.programs:
+        if shutil.which(program) is None:
+            _lacking(f"{program} is not installed")
+
+
+def _lacking(what: str) -> NoReturn:
+    if IN_CI:
+        pytest.fail(f"{what}, and in CI it must be", pytrace=False)
+    pytest.skip(what)
+
+
+@pytest.fixture
+def loopback_meeting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Meeting]:
+    """Everybody on 127.0.0.1."""
+    with Meeting(tmp_path, lambda: LOOPBACK) as meeting:
+        request.node.stash[MEETING] = meeting
+        yield meeting
+
+
+@pytest.fixture
+def network() -> Iterator[Network]:
+    """A network of its own for this test."""
+    if not namespaces.are_possible():
+        _lacking("network namespaces need root and iproute2")
+    with Network() as network:
+        yield network
+
+
+@pytest.fixture
+def network_meeting(request: pytest.FixtureRequest, tmp_path: Path, network: Network) -> Iterator[Meeting]:
+    """Everybody with an address of their own."""
+    with Meeting(tmp_path, network.add_host) as meeting:
+        request.node.stash[MEETING] = meeting
+        yield meeting
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows what everybody said."""
+    report = yield
+    if report.failed and report.when == "call" and MEETING in item.stash:
+        report.sections.append(("what everybody said", item.stash[MEETING].logs()))
+    return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the matrix, where any cell of it was tried."""
+    reports = [
+        report
+        for outcome in ("passed", "failed", "skipped", "error")
+        for report in terminalreporter.getreports(outcome)
+        if isinstance(report, pytest.TestReport)
+    ]
+    lines = matrix.table(reports)
+    if lines:
+        terminalreporter.section("interoperation")
+        for line in lines:
+            terminalreporter.write_line(line)

@@ -1,0 +1,36 @@
+"""aria2: one command a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from tests.interop.foreign.client import Foreign
+
+
+class Aria2(Foreign):
+    """A download program that speaks BitTorrent among other things."""
+
+    name: ClassVar[str] = "aria2"
+    programs: ClassVar[tuple[str, ...]] = ("aria2c",)
+    version_command: ClassVar[tuple[str, ...]] = ("aria2c", "--version")
+    peer_id_start: ClassVar[str] = "A2-"
+
+    def join(self, metainfo: Path, save_to: Path) -> None:
+        """Check what is there, fetch the rest, seed until it is ended."""
+        self.run(
+            "aria2c",
+            "--no-conf",
+            "--enable-color=false",
+            "--console-log-level=info",
+            "--summary-interval=0",
+            "--enable-dht=false",
+            "--enable-dht6=false",
+            "--disable-ipv6=true",
+            f"--interface={self.place.address}",
+            f"--listen-port={self.place.free_port()}",
+            "--check-integrity=true",
+            "--seed-ratio=0.0",
+            f"--dir={save_to}",
+            f"--torrent-file={metainfo}",
+        )

@@ -1,0 +1,29 @@
+"""libtorrent, as its wheel for Python: a session in a process of its own (it has threads, and sockets that
+nobody patched)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import ClassVar
+
+from tests.interop.foreign.client import Foreign
+
+SESSION = Path(__file__).with_name("libtorrent_session.py")
+
+
+class Libtorrent(Foreign):
+    """The reference of most deployed clients."""
+
+    name: ClassVar[str] = "libtorrent"
+    programs: ClassVar[tuple[str, ...]] = ()
+    version_command: ClassVar[tuple[str, ...]] = (
+        sys.executable,
+        "-c",
+        "import libtorrent as l; print(l.version)",
+    )
+    peer_id_start: ClassVar[str] = "-LT"
+
+    def join(self, metainfo: Path, save_to: Path) -> None:
+        """One session with one torrent."""
+        self.run(sys.executable, SESSION, self.place.address, metainfo, save_to)

@@ -1,0 +1,62 @@
+"""The three ways to meet a foreign client. Each returns when every byte was compared, or fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.daemons import Daemon
+from tests.interop.content import MIB
+from tests.interop.foreign import Foreign
+from tests.interop.meeting import OUR_PEER_ID_START, Meeting
+
+
+def foreign_downloads(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
+    """We seed, it downloads, and tells the tracker so."""
+    metainfo = meeting.share(content)
+    seed(meeting, meeting.tracker, metainfo, content)
+    save_to = meeting.directory / "theirs"
+    meeting.foreign(kind, metainfo, save_to)
+    meeting.wait_for_content(content, save_to / content.name, who=kind.name)
+    if kind.tells_completion:
+        meeting.wait_for_announce(kind.peer_id_start, holding="event=completed")
+
+
+def foreign_seeds(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
+    """It seeds, we download, and go on to seed."""
+    metainfo = meeting.share(content)
+    meeting.foreign(kind, metainfo, content.parent)
+    meeting.wait_for_announce(kind.peer_id_start, holding="left=0")
+    meeting.add(meeting.tracker, metainfo)
+    meeting.wait_for_content(content, meeting.tracker.save_to / content.name, who="microtorrd")
+    wait_until_seeding(meeting.tracker)
+
+
+def mixed_swarm(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
+    """One seeder of ours, capped so that the others need each other; it and two of ours download."""
+    metainfo = meeting.share(content)
+    seeder = meeting.daemon("seeder", limits__up=4 * MIB)
+    seed(meeting, seeder, metainfo, content)
+    save_to = meeting.directory / "theirs"
+    meeting.foreign(kind, metainfo, save_to)
+    leechers = [meeting.daemon(f"leecher-{number}") for number in (1, 2)]
+    for leecher in leechers:
+        meeting.add(leecher, metainfo)
+    meeting.wait_for_content(content, save_to / content.name, who=kind.name)
+    for leecher in leechers:
+        meeting.wait_for_content(content, leecher.save_to / content.name, who=leecher.directory.name)
+        wait_until_seeding(leecher)
+
+
+def seed(meeting: Meeting, daemon: Daemon, metainfo: Path, content: Path) -> None:
+    """One of ours seeds, and the tracker knows."""
+    meeting.add(daemon, metainfo, "--seed", str(content))
+    meeting.wait_for_announce(OUR_PEER_ID_START, holding="left=0")
+
+
+def wait_until_seeding(daemon: Daemon) -> None:
+    """Until the torrent was checked as a whole."""
+    with daemon.client() as client:
+        client.subscribe(kinds=["state_changed"])
+        while (row := client.call("torrent.list")["torrents"][0])["state"] != "seeding":
+            assert row["state"] != "failed", row["error"]
+            assert client.next_note(60.0) is not None, row

@@ -1,0 +1,45 @@
+"""Every client that matters, every way: the matrix that `make interop` prints.
+
+In a network of namespaces, where each has an address of its own, as on real networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.interop import matrix, meetings
+from tests.interop.conftest import require
+from tests.interop.content import MIB, make_file, make_tree
+from tests.interop.foreign import ALL, Foreign
+from tests.interop.meeting import Meeting
+
+MEETINGS = {
+    "downloads": (meetings.foreign_downloads, 16 * MIB + 4321),
+    "seeds": (meetings.foreign_seeds, 16 * MIB + 4321),
+    "mixed": (meetings.mixed_swarm, 24 * MIB + 4321),
+}
+MAKERS: dict[str, Callable[[Path, int], Path]] = {"file": make_file, "directory": make_tree}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+@pytest.mark.parametrize("shape", matrix.SHAPES)
+@pytest.mark.parametrize("role", matrix.ROLES)
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
+def test_cell(
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+    kind: type[Foreign],
+    role: str,
+    shape: str,
+) -> None:
+    record_property(matrix.PROPERTY, f"{kind.name} {role} {shape}")
+    require(kind)
+    meeting: Meeting = request.getfixturevalue("network_meeting")
+    meet, size_bytes = MEETINGS[role]
+    meet(meeting, kind, MAKERS[shape](meeting.directory, size_bytes))
+    theirs = {name for name in meeting.seen_clients if not name.lower().startswith("microtorr")}
+    record_property(matrix.SEEN_AS, "; ".join(sorted(theirs)))
