@@ -62,6 +62,9 @@ class Content:
         self.entries: tuple[FileEntry, ...] = ()
         self.private = False
         self.trackers: tuple[tuple[str, ...], ...] = ()
+        self.web_seeds: tuple[str, ...] = ()
+        self.web_name = ""  # the name of the content on them: the torrent's own, whatever it is called here
+        self.is_single_file = True
         self.about: dict[str, Any] = {}  # what else the metainfo says, for people
         self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
         self.confirmed_share = 0.0
@@ -168,6 +171,8 @@ class Content:
         self.entries = metainfo.files
         self.private = metainfo.private
         self.trackers = metainfo.trackers
+        self.web_seeds = metainfo.web_seeds
+        self.web_name, self.is_single_file = metainfo.name, metainfo.is_single_file
         self._hashes = metainfo.pieces
         self._files = FileSet(
             record.save_to,

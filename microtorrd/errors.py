@@ -107,6 +107,17 @@ class PeerForgotten(TrackerError):
     """
 
 
+class WebSeedError(MicrotorrError):
+    """A web seed's: it is down, slow, says no, or sends something else than the file. It is left alone then.
+
+    `rest_s` is for how long at least: its own wish, or what the kind of fault deserves.
+    """
+
+    def __init__(self, message: str, *, rest_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.rest_s = rest_s
+
+
 class StorageError(MicrotorrError):
     """Our disk's: the torrent concerned is parked in a failed state named by `cause`.
 

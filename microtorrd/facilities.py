@@ -28,6 +28,9 @@ from microtorrd.net.announcer import Announcer, AnnounceScheduler, AnnounceStats
 from microtorrd.net.connect import Dialer, Joined, Listener
 from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.peerwire import WireMemory
+from microtorrd.net.routes import Routes
+from microtorrd.net.web_landing import WebMemory
+from microtorrd.net.web_stream import WebConnector
 from microtorrd.notes import NoteBoard
 from microtorrd.rate import TokenBucket
 
@@ -61,7 +64,8 @@ class Facilities:
     clock: Callable[[], float] = time.monotonic
     chance: random.Random = field(default_factory=random.Random)  # one for all: its state is 2.5 KiB
     key: int = field(default_factory=lambda: secrets.randbits(32))
-    connections: int = 0  # open now, over all torrents
+    connections: int = 0  # open now, over all torrents, but those of web seeds
+    web_connections: int = 0
     active: set[Torrent] = field(default_factory=set)  # to be ticked
     starving: set[Torrent] = field(default_factory=set)  # waiting for piece memory
     banned: dict[str, str] = field(default_factory=dict)  # host: reason
@@ -92,6 +96,10 @@ class Facilities:
     def __post_init__(self) -> None:
         self.swarm = swarm_settings(self.config)
         self.listen_port = 0
+        interface = self.config.listen.interface
+        sources = partial(interface_addresses, interface) if interface else None
+        self.web_connector = WebConnector(Routes(sources))
+        self.web_memory = WebMemory()
         self.dialer = Dialer(
             peer_id=self.peer_id,
             interface=self.config.listen.interface,

@@ -14,13 +14,16 @@ from gevent.event import Event
 
 from microtorrd import logs
 from microtorrd.core import events
-from microtorrd.core.core import Core
+from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Address, Fact
 from microtorrd.net.connect import DialError, Joined
 from microtorrd.net.peerwire import PeerWire
+from microtorrd.net.webseed import WebSeedWire
 from microtorrd.rate import Limiter, TokenBucket
+from microtorrd.webseeds import WebSeeds, host_of
 
 if TYPE_CHECKING:
+    from microtorrd.greenlets import Crew
     from microtorrd.torrent import Torrent
 
 #: A core greenlet with nobody to talk to waits this long for more work before it ends.
@@ -40,8 +43,14 @@ class CoreHost:
         self._inbox: list[Fact] = []
         self._wake = Event()
         self._awake = False
-        self._wires: dict[int, PeerWire] = {}
+        self._wires: dict[int, PeerWire | WebSeedWire] = {}
         self._peers_so_far = 0
+        self.web_seeds = WebSeeds(owner.content, owner.facilities, self, down=owner.down)
+
+    @property
+    def crew(self) -> Crew:
+        """What runs for this torrent."""
+        return self._crew
 
     @property
     def connected(self) -> int:
@@ -103,6 +112,16 @@ class CoreHost:
         self.post((fact,))
         wire.start()
 
+    def adopt_web_seed(self, make: Callable[[int], WebSeedWire]) -> None:
+        """Let a new connection to a web seed begin; it gets a number like any peer."""
+        if self._crew.stopped:
+            return
+        self._peers_so_far += 1
+        peer = self._peers_so_far
+        wire = self._wires[peer] = make(peer)
+        self._facilities.active.add(self._owner)
+        wire.start()
+
     # ------------------------------------------------------------------------------ the core greenlet
 
     def _run(self) -> None:
@@ -130,10 +149,19 @@ class CoreHost:
             orders, core.orders = core.orders, []
             for order in orders:
                 _CARRIERS[type(order)](self, order)
+        self._look_at_web_seeds(clock())
         self._owner.handled(core)
 
+    def _look_at_web_seeds(self, now: float) -> None:
+        core = self.core
+        running = core.phase is Phase.RUNNING
+        self.web_seeds.look(len(core.have) - core.have.count if running else 0, now)
+
     def _forget(self, fact: events.PeerLeft) -> None:
-        if self._wires.pop(fact.peer, None) is not None:
+        wire = self._wires.pop(fact.peer, None)
+        if isinstance(wire, WebSeedWire):
+            self.web_seeds.left(wire, fact.reason, self._facilities.clock())
+        elif wire is not None:
             self._facilities.connections -= 1
             self._log.debug("peer_left", peer=fact.peer, reason=fact.reason, fault=fact.fault)
 
@@ -180,9 +208,14 @@ class CoreHost:
         self.adopt(joined)
 
     def _ban(self, order: events.Ban) -> None:
-        self._facilities.ban(order.host, order.reason)
-        self._log.warning("peer_banned", host=order.host, reason=order.reason)
-        self._owner.note("peer_banned", host=order.host, reason=order.reason)
+        host = order.host
+        if "://" in host:
+            self.web_seeds.ban(host, order.reason)
+            host = host_of(host)
+        else:
+            self._facilities.ban(host, order.reason)
+        self._log.warning("peer_banned", host=host, reason=order.reason)
+        self._owner.note("peer_banned", host=host, reason=order.reason)
 
     # ----------------------------------------------------------------------------- orders to the disk
 

@@ -267,7 +267,7 @@ class Torrent:
         host = self.host
         if host is None:
             return
-        if host.core.idle and not host.connected:
+        if host.core.idle and not host.connected and not host.web_seeds.expectant:
             self.facilities.active.discard(self)
         host.post((events.Ticked(),))
 

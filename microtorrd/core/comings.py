@@ -106,7 +106,7 @@ class Comings:
         if peer.address is not None and book.state(peer.address) == "barred":
             return "its address is barred"
         twin = next((other for other in swarm.peers.values() if other.peer_id == peer.peer_id), None)
-        if twin is not None:
+        if twin is not None and not peer.web_seed:
             if self._newcomer_stays(twin, peer, now):
                 if peer.address is None:  # where it listens is known all the same
                     peer.address, twin.address = twin.address, None
@@ -115,7 +115,7 @@ class Comings:
                 if twin.address is None and peer.address is not None:
                     twin.address = peer.address  # now we know where it listens
                 return "the same peer is connected already"
-        if len(swarm.peers) >= swarm.settings.connections_per_torrent:
+        if not peer.web_seed and swarm.peer_count >= swarm.settings.connections_per_torrent:
             return "this torrent has as many peers as it may have"
         return None
 
@@ -176,7 +176,7 @@ class Comings:
         complete, idle_s = swarm.complete, swarm.settings.idle_timeout_s
         for peer in swarm.peers.values():
             peer.noise >>= 1
-            if now - peer.heard_at > idle_s:
+            if now - peer.heard_at > idle_s and not peer.web_seed:
                 swarm.condemn(peer, "silent for too long")
             elif complete and peer.is_seed and now - peer.joined_at > SEEDS_GRACE_S:
                 swarm.condemn(peer, "both seeding")
@@ -190,7 +190,7 @@ class Comings:
             return
         room = min(
             swarm.settings.dials_at_once,
-            swarm.settings.connections_per_torrent - len(swarm.peers),
+            swarm.settings.connections_per_torrent - swarm.peer_count,
         )
         for address in book.due(room - book.dialing, now):
             swarm.orders.append(Dial(address))

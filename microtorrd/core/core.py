@@ -216,7 +216,6 @@ class Core:
         done = have.count * geometry.piece_length
         if have.count and have[geometry.piece_count - 1]:
             done -= geometry.piece_length - geometry.piece_size(geometry.piece_count - 1)
-        seeders = sum(peer.is_seed for peer in swarm.peers.values())
         return Snapshot(
             state=state,
             failure=failure,
@@ -228,8 +227,8 @@ class Core:
             corrupt_pieces=swarm.corrupt_pieces,
             down_bytes_per_s=swarm.down.rate(now),
             up_bytes_per_s=swarm.up.rate(now),
-            seeders=seeders,
-            leechers=len(swarm.peers) - seeders,
+            seeders=swarm.seeder_count,
+            leechers=sum(not peer.is_seed for peer in swarm.peers.values()),
             checked_pieces=self.checking.checked,
             to_check=self.checking.total,
             peers=tuple(peer.view(geometry.piece_count, now) for peer in swarm.peers.values())

@@ -47,10 +47,10 @@ class Ending:
 
     def look_around(self) -> bool:
         """Is everybody here whom we wait for? Called until it is so."""
-        known = [peer for peer in self._swarm.peers.values() if peer.known]
-        seeders = sum(peer.is_seed for peer in known)
-        self._most_seeders = max(self._most_seeders, seeders)
-        self._most_leechers = max(self._most_leechers, len(known) - seeders)
+        swarm = self._swarm
+        leechers = sum(peer.known and not peer.is_seed for peer in swarm.peers.values())
+        self._most_seeders = max(self._most_seeders, swarm.seeder_count)
+        self._most_leechers = max(self._most_leechers, leechers)
         self.waited = self._is_enough()
         return self.waited
 

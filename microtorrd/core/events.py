@@ -85,6 +85,7 @@ class PeerJoined(NamedTuple):
     fast: bool  # both sides speak BEP 6
     extended: bool  # both sides speak BEP 10
     host: str = ""  # numeric address of the other end, as the socket says
+    web_seed: str = ""  # the URL where it is an HTTP server (BEP 19); one may have several connections
 
 
 class PeerLeft(NamedTuple):
@@ -300,7 +301,11 @@ class Dial(NamedTuple):
 
 
 class Ban(NamedTuple):
-    """Refuse this host for the whole daemon: it sent bad data again and again."""
+    """Refuse this host for the whole daemon: it sent bad data again and again.
+
+    The URL of a web seed stands for itself: this torrent asks nothing more of it, and its host is not to
+    blame.
+    """
 
     host: str
     reason: str

@@ -216,10 +216,15 @@ class Fetching:
                 offered = offered.copy()
                 for piece in peer.refused:
                     offered[piece] = 0
-        piece = picker.pick(offered, hints=peer.hints)
+        piece = picker.pick(offered, hints=self._neighbour(peer) if peer.web_seed else peer.hints)
         if piece is not None:
             peer.hints.pop(piece, None)
         return piece
+
+    def _neighbour(self, peer: Peer) -> Sequence[int]:
+        """The piece that follows: what a web seed is asked for at a time should be one long range."""
+        following = 0 if peer.current is None else peer.current.piece + 1
+        return (following,) if following < self._swarm.geometry.piece_count else ()
 
     def _handed(self, peer: Peer) -> int | None:
         """The next piece that this seeder hands to us, unless somebody else has it by now."""

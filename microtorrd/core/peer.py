@@ -163,6 +163,7 @@ class Peer:
         "suggested",
         "unchoked_at",
         "up",
+        "web_seed",
     )
 
     def __init__(self, fact: PeerJoined, *, pipeline_blocks: int, now: float) -> None:
@@ -173,6 +174,7 @@ class Peer:
         self.incoming = fact.incoming
         self.fast = fact.fast
         self.extended = fact.extended
+        self.web_seed = fact.web_seed  # its URL; "" for everybody else
         self.joined_at = now
         self.heard_at = now  # anything at all
         self.condemned: str | None = None  # it is about to be dropped, and why

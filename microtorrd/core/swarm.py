@@ -83,6 +83,19 @@ class Swarm:
         """We have everything."""
         return self.have.complete
 
+    @property
+    def peer_count(self) -> int:
+        """Connections that count against the limits: all but those of web seeds, which have their own."""
+        return sum(not peer.web_seed for peer in self.peers.values())
+
+    @property
+    def seeder_count(self) -> int:
+        """Connected peers that have everything; a web seed is one, however many connections it has."""
+        peers = self.peers.values()
+        return sum(peer.is_seed and not peer.web_seed for peer in peers) + len(
+            {peer.web_seed for peer in peers if peer.web_seed and peer.is_seed}
+        )
+
     def tell(self, peer: Peer, *messages: Message) -> None:
         """Order messages to be sent."""
         self.orders.append(Tell(peer.number, messages))

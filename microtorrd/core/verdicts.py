@@ -125,11 +125,12 @@ class Verdicts:
         if strikes < swarm.settings.ban_after or self._culprits.is_banned(giver.identity):
             return
         reason = f"{strikes} corrupt pieces"
-        host = giver.identity.partition("/")[0]
+        is_url = "://" in giver.identity
+        host = giver.identity if is_url else giver.identity.partition("/")[0]
         self._culprits.ban(giver.identity)
         for peer in swarm.peers.values():
             if peer.number == giver.number or identity(peer) == giver.identity:
-                host = peer.host
+                host = giver.identity if is_url else peer.host
                 if peer.address is not None:
                     self._book.bar(peer.address)
                 swarm.condemn(peer, reason, fault=True)
@@ -141,6 +142,8 @@ class Verdicts:
 
 def identity(peer: Peer) -> str:
     """Whom strikes are counted for: the host. On this very machine, where all share one, the peer as well."""
+    if peer.web_seed:  # many of them share a host
+        return peer.web_seed
     if peer.host.startswith("127.") or peer.host in {"::1", "::ffff:127.0.0.1", ""}:
         return f"{peer.host}/{peer.peer_id.hex()}"
     return peer.host

@@ -86,6 +86,16 @@ class TcpStream:
             self._readable = self._watcher(_READ)
         get_hub().wait(self._readable)
 
+    def wait_readable_for(self, timeout_s: float) -> bool:
+        """The same as `wait_readable`, but not for ever; False when it took too long."""
+        if self._readable is None:
+            self._readable = self._watcher(_READ)
+        try:
+            gsocket.wait(self._readable, timeout=timeout_s)
+        except TimeoutError:
+            return False
+        return True
+
     def wait_writable(self, timeout_s: float) -> bool:
         if self._writable is None:
             self._writable = self._watcher(_WRITE)
