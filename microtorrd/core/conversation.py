@@ -59,7 +59,7 @@ ALLOWED_MAX = 256
 FLIP_NOISE = 4
 
 #: To read an extended handshake costs about as much for each of these bytes as any other message.
-WORDS_PER_NOISE_BYTES = 16
+WORDS_NOISE_BYTES = 16
 
 #: Messages that may come before a peer has said what it has.
 EARLY = frozenset({BitfieldMessage, HaveAll, HaveNone, Extended, KeepAlive, Port, Unknown})
@@ -301,7 +301,7 @@ class Conversation:
         if message.number != 0:
             self._swarm.hear_noise(peer)  # we announced no other
             return
-        self._swarm.hear_noise(peer, len(message.payload) // WORDS_PER_NOISE_BYTES)
+        self._swarm.hear_noise(peer, 1 + len(message.payload) // WORDS_NOISE_BYTES)
         words = ExtendedHandshake.decode(message.payload)
         if words.info_hash is not None and words.info_hash != self._info_hash:
             self._swarm.condemn(peer, "it has the same content in another metainfo (info_hash differs)")

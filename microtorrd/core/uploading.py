@@ -193,13 +193,12 @@ class Uploading:
         self._spreading.asked(peer, requests, now)
 
     def cancelled(self, peer: Peer, message: Cancel) -> None:
-        """The peer no longer wants a block."""
+        """The peer no longer wants a block; it may be on its way already, or was never asked for."""
         request = (message.piece, message.begin, message.length)
+        self._swarm.hear_noise(peer)  # nobody gains from asking and cancelling for ever
         if request in peer.queue:
             del peer.queue[request]
             self._withdraw(peer, request)
-        else:  # it is on its way already, or was never asked for
-            self._swarm.hear_noise(peer)
 
     def _withdraw(self, peer: Peer, request: BlockRequest) -> None:
         """Take a block out of the queue. A row of these is one order: each costs a walk over the queue."""

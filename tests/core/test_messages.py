@@ -11,7 +11,6 @@ from microtorrd.core.events import (
     SwarmSettings,
     Withdraw,
 )
-from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -92,12 +91,23 @@ def test_a_flood_of_changes_to_and_fro_is_ended(flip: tuple[Message, Message]) -
     }
 
 
-def test_a_flood_of_words_about_oneself_is_ended() -> None:
+@pytest.mark.parametrize(("words", "many"), [(b"d1:v400:" + b"x" * 400 + b"e", 500), (b"de", 9000)])
+def test_a_flood_of_words_about_oneself_is_ended(words: bytes, many: int) -> None:
     rig = Rig(".x")
     rig.join(1, "x", extended=True)
-    words = Extended(0, ExtendedHandshake(client="x" * 60, listen_port=1).encode())
-    assert not dropped(rig.do(MessagesReceived(1, [words] * 100)))
-    assert 1 in dropped(rig.do(MessagesReceived(1, [words] * 2000)))
+    assert not dropped(rig.do(MessagesReceived(1, [Extended(0, words)] * 100)))
+    assert 1 in dropped(rig.do(MessagesReceived(1, [Extended(0, words)] * many)))
+
+
+def test_a_flood_of_requests_and_cancels_is_ended() -> None:
+    rig = Rig("xx")
+    rig.join(1, "")
+    rig.say(1, Interested())
+    for _ in range(100):
+        rig.do(RequestsReceived(1, [(0, 0, 1)]))
+        assert not dropped(rig.say(1, Cancel(0, 0, 1)))
+    orders = rig.say(1, *(message for _ in range(9000) for message in (Request(0, 0, 1), Cancel(0, 0, 1))))
+    assert 1 in dropped(orders)
 
 
 def test_a_flood_of_blocks_that_nobody_asked_for_is_ended() -> None:
