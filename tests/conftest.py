@@ -95,7 +95,8 @@ def _what_survived(
         for number, target in _descriptors().items()
         if descriptors.get(number) != target
     ]
-    extra = len(_threads() - threads) - max(0, get_hub().threadpool.size - pool_size)
+    # By number, not by name: an idle worker of gevent's pool may end and another take its place.
+    extra = (len(_threads()) - get_hub().threadpool.size) - (len(threads) - pool_size)
     if extra > 0:
         survivors.append(f"{extra} threads")
     return survivors
