@@ -4,11 +4,15 @@ Rules:
 - of two connections with the same peer both sides keep the same one: the one that the greater peer id opened;
   of two in the same direction the newer one, which replaces a dead one. A newcomer from another host does
   not push out a connection that has stood for a while: peer ids are no secret, and could be borrowed;
+- no host can keep others out: where all places are taken, the host with the most connections gives one up
+  for a newcomer whose host has fewer;
 - two peers that both have everything part, after a grace in which the last haves travel;
 - whoever is silent for too long goes.
 """
 
 from __future__ import annotations
+
+from ipaddress import IPv6Address
 
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
@@ -26,6 +30,9 @@ CROSSING_S = 10.0
 
 #: How long two peers that have everything stay connected.
 SEEDS_GRACE_S = 2.0
+
+#: So many connections of one host are enough to dial others although all places are taken.
+CROWD = 8
 
 
 class Comings:
@@ -116,8 +123,20 @@ class Comings:
                     twin.address = peer.address  # now we know where it listens
                 return "the same peer is connected already"
         if not peer.web_seed and swarm.peer_count >= swarm.settings.connections_per_torrent:
-            return "this torrent has as many peers as it may have"
+            crowd, here = self._crowd(), whereabouts(peer.host)
+            if len(crowd) <= 1 + sum(whereabouts(other.host) == here for other in swarm.peers.values()):
+                return "this torrent has as many peers as it may have"
+            least = min(crowd, key=lambda other: (other.down.total + other.up.total, other.heard_at))
+            self.drop(least, "its host has many connections, and others want a place", now, fault=False)
         return None
+
+    def _crowd(self) -> list[Peer]:
+        """The peers of the host that has the most of them."""
+        crowds: dict[str, list[Peer]] = {}
+        for peer in self._swarm.peers.values():
+            if not peer.web_seed:
+                crowds.setdefault(whereabouts(peer.host), []).append(peer)
+        return max(crowds.values(), key=len, default=[])
 
     def _newcomer_stays(self, twin: Peer, peer: Peer, now: float) -> bool:
         if twin.host != peer.host and now - twin.joined_at > CROSSING_S:
@@ -192,8 +211,21 @@ class Comings:
             swarm.settings.dials_at_once,
             swarm.settings.connections_per_torrent - swarm.peer_count,
         )
+        if room <= 0 and len(self._crowd()) >= CROWD:
+            room = 1  # who is dialed takes a place of theirs
         for address in book.due(room - book.dialing, now):
             swarm.orders.append(Dial(address))
 
     def _connected(self, address: tuple[str, int]) -> bool:
         return any(peer.address == address for peer in self._swarm.peers.values())
+
+
+def whereabouts(host: str) -> str:
+    """Whose connections are counted together: a host's; of IPv6 all of a /64, as a host has one to itself."""
+    if ":" not in host:
+        return host
+    try:
+        address = IPv6Address(host.partition("%")[0])
+    except ValueError:
+        return host
+    return str(address.ipv4_mapped or address.packed[:8].hex())

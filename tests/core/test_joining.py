@@ -99,6 +99,52 @@ def test_there_is_a_limit() -> None:
     assert not dropped(rig.connect(4))
 
 
+def full_of(*hosts: str) -> Rig:
+    """A torrent whose places are all taken, by peers of these hosts in turn."""
+    rig = Rig("..", settings=SwarmSettings(connections_per_torrent=10))
+    for number in range(10):
+        rig.join(number + 1, "x.", host=hosts[number % len(hosts)])
+    return rig
+
+
+def test_the_host_with_most_connections_gives_a_place_to_others() -> None:
+    rig = full_of("10.0.0.1")
+    rig.say(3, KeepAlive())
+    gone = dropped(rig.connect(11, host="10.0.0.2"))
+    assert list(gone.values()) == ["its host has many connections, and others want a place"]
+    assert 3 not in gone
+    for number in range(12, 16):
+        assert len(dropped(rig.connect(number, host="10.0.0.2"))) == 1
+    assert "as many peers" in dropped(rig.connect(16, host="10.0.0.2"))[16]
+    assert "as many peers" in dropped(rig.connect(17, host="10.0.0.1"))[17]
+    assert 18 not in dropped(rig.connect(18, host="10.0.0.3"))
+
+
+def test_who_gave_or_took_something_keeps_its_place() -> None:
+    rig = full_of("10.0.0.1", "10.0.0.1", "10.0.0.1", "10.0.0.2")
+    rig.deliver(1)
+    rig.tick(1)
+    gone = []
+    for number in range(11, 16):
+        gone += dropped(rig.connect(number, host=f"10.0.1.{number}"))
+    assert len(gone) == 5 and 1 not in gone
+    assert {number for number in gone if number % 4} == set(gone), "a place of the host with two was taken"
+
+
+def test_hosts_of_ipv6_are_counted_by_their_network() -> None:
+    rig = full_of(*(f"2001:db8:1:1::{number:x}" for number in range(10)))
+    assert "as many peers" in dropped(rig.connect(11, host="2001:db8:1:1::ffff"))[11]
+    assert 12 not in dropped(rig.connect(12, host="2001:db8:1:2::1"))
+
+
+def test_where_one_host_has_taken_all_places_others_are_dialed_one_by_one() -> None:
+    rig = full_of("10.0.0.1")
+    addresses = [(f"10.0.1.{number}", 6881) for number in range(5)]
+    assert len(of(rig.do(AddressesFound(addresses, "tracker")), Dial)) == 1
+    rig = full_of(*(f"10.0.0.{number}" for number in range(10)))
+    assert not of(rig.do(AddressesFound(addresses, "tracker")), Dial)
+
+
 @pytest.mark.parametrize("first_incoming", [True, False])
 @pytest.mark.parametrize(("number", "incoming_stays"), [(7, False), (700, True)])
 def test_of_two_crossing_connections_the_one_that_the_greater_id_opened_stays(

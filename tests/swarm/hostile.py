@@ -59,9 +59,9 @@ class RawPeer:
         sock.settimeout(PATIENCE_S)
 
     @classmethod
-    def dial(cls, port: int) -> RawPeer:
+    def dial(cls, port: int, *, source: str = "127.0.0.1") -> RawPeer:
         """Connect, and say nothing."""
-        return cls(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S))
+        return cls(socket.create_connection(("127.0.0.1", port), PATIENCE_S, (source, 0)))
 
     @classmethod
     def join(

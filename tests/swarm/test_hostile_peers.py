@@ -602,6 +602,19 @@ def test_three_hundred_at_once(field: Field, health: Health) -> None:
         assert len(field.seeder.call("torrent.peers", id="seeded")["peers"]) == 100
 
 
+def test_one_host_cannot_keep_others_out(field: Field, health: Health) -> None:
+    with ExitStack() as stack:
+        for number in range(120):
+            peer = RawPeer.dial(field.ports[field.seeder], source="127.0.0.2")
+            stack.enter_context(peer)
+            peer.shake(field.seeded.info_hash, peer_id=str(number).encode().rjust(20))
+            peer.take(68)
+        assert len(field.seeder.call("torrent.peers", id="seeded")["peers"]) == 100
+        field.fetch(field.honest, field.seeded)
+        health.wait_for_log("its host has many connections, and others want a place")
+        assert connections(field.seeder) >= 99
+
+
 # --------------------------------------------------------------------------------- whom the daemon calls
 
 
