@@ -61,6 +61,7 @@ class Content:
         self.failure: StorageError | None = None
         self.entries: tuple[FileEntry, ...] = ()
         self.private = False
+        self.info_bytes = 0  # the size of the info dictionary; 0 while it is not known
         self.trackers: tuple[tuple[str, ...], ...] = ()
         self.web_seeds: tuple[str, ...] = ()
         self.web_name = ""  # the name of the content on them: the torrent's own, whatever it is called here
@@ -170,6 +171,7 @@ class Content:
         record = self.record
         self.entries = metainfo.files
         self.private = metainfo.private
+        self.info_bytes = len(metainfo.raw_info)
         self.trackers = metainfo.trackers
         self.web_seeds = metainfo.web_seeds
         self.web_name, self.is_single_file = metainfo.name, metainfo.is_single_file
@@ -227,6 +229,11 @@ class Content:
             raw = self._facilities.ledger.metainfo(self.record.info_hash)
             self._hashes = self._facilities.pool.call(lambda: metainfo_room.parse(raw).pieces, lane="bulk")
         return self._hashes
+
+    def raw_info(self) -> bytes:
+        """The info dictionary, byte for byte. Waits. Raises StorageError, NotFound."""
+        raw = self._facilities.ledger.metainfo(self.record.info_hash)
+        return self._facilities.pool.call(lambda: metainfo_room.parse(raw).raw_info, lane="bulk")
 
     def forget_hashes(self) -> None:
         """The content is whole: its hashes are needed only for a check, and can be had again."""

@@ -35,6 +35,7 @@ from microtorrd.notes import NoteBoard
 from microtorrd.rate import TokenBucket
 
 if TYPE_CHECKING:
+    from microtorrd.resolver import Resolver
     from microtorrd.torrent import Torrent
 
 #: Hosts banned for sending bad data; beyond it the oldest ban is forgotten.
@@ -66,7 +67,7 @@ class Facilities:
     key: int = field(default_factory=lambda: secrets.randbits(32))
     connections: int = 0  # open now, over all torrents, but those of web seeds
     web_connections: int = 0
-    active: set[Torrent] = field(default_factory=set)  # to be ticked
+    active: set[Torrent | Resolver] = field(default_factory=set)  # to be ticked
     starving: set[Torrent] = field(default_factory=set)  # waiting for piece memory
     banned: dict[str, str] = field(default_factory=dict)  # host: reason
 

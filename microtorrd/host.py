@@ -16,6 +16,7 @@ from microtorrd import logs
 from microtorrd.core import events
 from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Address, Fact
+from microtorrd.giving import MetadataGiver
 from microtorrd.net.connect import DialError, Joined
 from microtorrd.net.peerwire import PeerWire
 from microtorrd.net.webseed import WebSeedWire
@@ -40,6 +41,7 @@ class CoreHost:
         self._facilities = owner.facilities
         self._crew = owner.crew
         self._log = logs.get(room="torrent", torrent=name)
+        self._giver = MetadataGiver(owner.content, owner.crew)
         self._inbox: list[Fact] = []
         self._wake = Event()
         self._awake = False
@@ -187,6 +189,11 @@ class CoreHost:
         if (wire := self._wires.get(order.peer)) is not None:
             wire.tell(order.messages)
 
+    def _give_metadata(self, order: events.GiveMetadata) -> None:
+        wire = self._wires.get(order.peer)
+        if isinstance(wire, PeerWire):
+            self._giver.give(wire, order)
+
     def _drop(self, order: events.Drop) -> None:
         if (wire := self._wires.get(order.peer)) is not None:
             wire.drop(order.reason, fault=order.fault)
@@ -261,6 +268,7 @@ _CARRIERS: dict[type[Any], Callable[[CoreHost, Any], None]] = {
     events.Serve: CoreHost._serve,
     events.Withdraw: CoreHost._withdraw,
     events.Tell: CoreHost._tell,
+    events.GiveMetadata: CoreHost._give_metadata,
     events.Drop: CoreHost._drop,
     events.Dial: CoreHost._dial,
     events.Ban: CoreHost._ban,

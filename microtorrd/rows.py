@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from microtorrd.core.events import PeerView, Snapshot
+from microtorrd.core.resolving import Stranger
+from microtorrd.errors import StorageError
+from microtorrd.resolver import Resolver
 from microtorrd.times import rfc3339
 
 if TYPE_CHECKING:
+    from microtorrd.disk.state import MagnetRecord, TorrentRecord
     from microtorrd.net.announcer import TrackerStatus
     from microtorrd.torrent import Torrent
 
@@ -22,8 +26,10 @@ Row = dict[str, Any]
 ETA_MAX_S = 365 * 86_400
 
 
-def list_row(torrent: Torrent) -> Row:
+def list_row(torrent: Torrent | Resolver) -> Row:
     """One row of `torrent.list`."""
+    if isinstance(torrent, Resolver):
+        return _resolver_row(torrent)
     record, snapshot = torrent.content.record, torrent.snapshot()
     done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
     state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
@@ -44,7 +50,7 @@ def list_row(torrent: Torrent) -> Row:
         "eta_s": eta_s(record.length - done, down_rate) if state == "downloading" else None,
         "save_to": record.save_to,
         "label": record.label,
-        "error": error_row(torrent),
+        "error": error_row(torrent.content.failure),
         "added_at": rfc3339(record.added_at),
         "uploaded_bytes": uploaded,
         "downloaded_bytes": downloaded,
@@ -70,16 +76,17 @@ def check_progress(torrent: Torrent, snapshot: Snapshot | None) -> float | None:
     return round(torrent.content.confirmed_share, 4)
 
 
-def error_row(torrent: Torrent) -> Row | None:
+def error_row(failure: StorageError | None) -> Row | None:
     """Why the torrent is parked; None when it is not."""
-    failure = torrent.content.failure
     if failure is None:
         return None
     return {"cause": failure.cause, "path": failure.path, "message": str(failure)}
 
 
-def detail_row(torrent: Torrent) -> Row:
+def detail_row(torrent: Torrent | Resolver) -> Row:
     """Everything of `torrent.show`: the row and what does not fit into a list."""
+    if isinstance(torrent, Resolver):
+        return _resolver_details(torrent)
     record, snapshot = torrent.content.record, torrent.snapshot()
     waste = 0 if snapshot is None else snapshot.wasted_bytes
     corrupt = 0 if snapshot is None else snapshot.corrupt_pieces
@@ -93,22 +100,29 @@ def detail_row(torrent: Torrent) -> Row:
         "leechers": 0 if snapshot is None else snapshot.leechers,
         "wasted_bytes": waste,
         "corrupt_pieces": corrupt,
-        "settings": {
-            "wait_seeders": record.wait_seeders,
-            "wait_leechers": record.wait_leechers,
-            "sequential": record.sequential,
-            "seed_after_download": record.seed_after_download,
-            "down": record.down_limit,
-            "up": record.up_limit,
-        },
+        "settings": settings_row(record),
         "confirmed": record.confirmed,
         "trackers": tracker_rows(torrent),
         "last_download": torrent.content.last_download,
     }
 
 
-def peer_rows(torrent: Torrent) -> list[Row]:
+def settings_row(record: TorrentRecord | MagnetRecord) -> Row:
+    """The run-time choices of one torrent."""
+    return {
+        "wait_seeders": record.wait_seeders,
+        "wait_leechers": record.wait_leechers,
+        "sequential": record.sequential,
+        "seed_after_download": record.seed_after_download,
+        "down": record.down_limit,
+        "up": record.up_limit,
+    }
+
+
+def peer_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The connected peers, the fastest first."""
+    if isinstance(torrent, Resolver):
+        return [_stranger_row(peer) for peer in torrent.resolution.peers.values()]
     snapshot = torrent.snapshot(with_peers=True)
     peers: Sequence[PeerView] = () if snapshot is None else snapshot.peers
     ordered = sorted(peers, key=lambda peer: -(peer.down_bytes_per_s + peer.up_bytes_per_s))
@@ -142,8 +156,10 @@ def client_of(peer_id: bytes) -> str:
     return "".join(chr(byte) if 0x20 < byte < 0x7F else "." for byte in peer_id[:8])
 
 
-def file_rows(torrent: Torrent) -> list[Row]:
+def file_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The files of the torrent and how much of each is there, counted in whole pieces."""
+    if isinstance(torrent, Resolver):
+        return []
     core, content = torrent.core, torrent.content
     rows: list[Row] = []
     offset = 0
@@ -161,9 +177,9 @@ def file_rows(torrent: Torrent) -> list[Row]:
     return rows
 
 
-def tracker_rows(torrent: Torrent) -> list[Row]:
+def tracker_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The trackers and how each answered last."""
-    if torrent.host is None:
+    if not isinstance(torrent, Resolver) and torrent.host is None:
         return []
     return [tracker_row(status) for status in torrent.announcer.status()]
 
@@ -182,6 +198,81 @@ def tracker_row(status: TrackerStatus) -> Row:
         "seeders": status.seeders,
         "leechers": status.leechers,
         "message": status.message,
+    }
+
+
+def _resolver_row(resolver: Resolver) -> Row:
+    """A magnet link as a row like all others: what nobody knows yet is 0 or null."""
+    record, id_hash = resolver.record, resolver.link.id_hash
+    return {
+        "name": resolver.name,
+        "info_hash": resolver.info_hash.hex(),
+        "id_hash": None if id_hash is None else id_hash.hex(),
+        "state": resolver.state,
+        "progress": 0.0,
+        "size_bytes": 0,
+        "done_bytes": 0,
+        "down_bytes_per_s": 0,
+        "up_bytes_per_s": 0,
+        "peers": len(resolver.resolution.peers),
+        "seeders": 0,
+        "eta_s": None,
+        "save_to": record.save_to,
+        "label": record.label,
+        "error": error_row(resolver.failure),
+        "added_at": rfc3339(record.added_at),
+        "uploaded_bytes": 0,
+        "downloaded_bytes": 0,
+        "ratio": None,
+        "piece_length": 0,
+        "piece_count": 0,
+        "completed_at": None,
+        "checked": None,
+    }
+
+
+def _resolver_details(resolver: Resolver) -> Row:
+    return {
+        **_resolver_row(resolver),
+        "private": False,
+        "comment": "",
+        "created_by": "",
+        "created_at": None,
+        "dialect": "bittorrent" if resolver.link.id_hash is None else "microtorr",
+        "file_count": 0,
+        "content_path": resolver.record.save_to,
+        "pieces_done": 0,
+        "leechers": 0,
+        "wasted_bytes": 0,
+        "corrupt_pieces": 0,
+        "settings": settings_row(resolver.record),
+        "confirmed": False,
+        "trackers": tracker_rows(resolver),
+        "last_download": None,
+    }
+
+
+def _stranger_row(peer: Stranger) -> Row:
+    """A peer of which we want nothing but the metadata."""
+    return {
+        "host": peer.host,
+        "port": peer.address[1] if peer.address else None,
+        "peer_id": peer.peer_id.hex(),
+        "client": client_of(peer.peer_id),
+        "incoming": peer.incoming,
+        "progress": 0.0,
+        "is_seeder": False,
+        "am_choking": True,
+        "am_interested": False,
+        "peer_choking": True,
+        "peer_interested": False,
+        "optimistic": False,
+        "snubbed": False,
+        "down_bytes": 0,
+        "up_bytes": 0,
+        "down_bytes_per_s": 0,
+        "up_bytes_per_s": 0,
+        "requests_out": 0,
     }
 
 

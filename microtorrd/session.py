@@ -20,14 +20,25 @@ from gevent.event import Event
 from microtorrd import logs, rows
 from microtorrd.config import Config
 from microtorrd.content import Content
-from microtorrd.disk.state import TorrentRecord
-from microtorrd.errors import Busy, Duplicate, InvalidParams, NotAllowed, NotFound, StorageError
+from microtorrd.core.events import AddressesFound
+from microtorrd.disk.state import MagnetRecord, TorrentRecord
+from microtorrd.errors import (
+    Busy,
+    CallerError,
+    Duplicate,
+    InvalidParams,
+    NotAllowed,
+    NotFound,
+    StorageError,
+)
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
 from microtorrd.net.connect import Joined, Listener
 from microtorrd.notes import Subscription
 from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.magnet import Magnet, format_magnet, parse_magnet
 from microtorrd.proto.metainfo import Metainfo
+from microtorrd.resolver import Resolver
 from microtorrd.rows import Row
 from microtorrd.times import rfc3339
 from microtorrd.torrent import Torrent
@@ -49,7 +60,9 @@ TOTALS_EVERY_TICKS = 15
 _HEX = re.compile(r"[0-9a-fA-F]{4,40}")
 
 Rows = list[Row]
-Torrents = list[Torrent]
+#: A torrent, or a magnet link that is to become one.
+Member = Torrent | Resolver
+Members = list[Member]
 
 _log = logs.get(room="session")
 
@@ -60,7 +73,8 @@ class Session:
     def __init__(self, config: Config, *, crew: Crew, clock: Callable[[], float] = time.monotonic) -> None:
         self.config = config
         self.torrents: dict[bytes, Torrent] = {}
-        self._swarms: dict[bytes, list[Torrent]] = {}  # by swarm id: one content can be here in two shapes
+        self.magnets: dict[bytes, Resolver] = {}  # by the id that the link names
+        self._swarms: dict[bytes, Members] = {}  # by swarm id: one content can be here in two shapes
         self._crew = crew
         self._started_at = time.time()
         self._to_load: list[Torrent] = []
@@ -81,6 +95,7 @@ class Session:
         for record in facilities.ledger.summaries():
             self._register(Torrent(Content(record, facilities), facilities))
         self._to_load = list(self.torrents.values())
+        self._load_magnets()
         for _ in range(LOADERS):
             self._crew.spawn("loader", self._load_waiting)
         self._crew.spawn("ticker", self._tick_forever)
@@ -96,13 +111,13 @@ class Session:
         if self._listener is not None:
             self._listener.close()
         self._to_load.clear()
-        for torrent in self.torrents.values():
-            torrent.halt()
+        for member in self._members():
+            member.halt()
         self._record_totals()
         left = max(0.5, min(5.0, (deadline - time.monotonic()) / 2))
         facilities.scheduler.drain(left)
-        for torrent in self.torrents.values():
-            torrent.close()
+        for member in self._members():
+            member.close()
         facilities.ledger.close()
         facilities.pool.close(max(0.5, deadline - time.monotonic()))
         facilities.descriptors.close()
@@ -112,8 +127,8 @@ class Session:
         """Adopt what may change while running: limits, and how swarms are dealt with."""
         self.config = config
         self.facilities.apply(config)
-        for torrent in self.torrents.values():
-            torrent.settings_changed()
+        for member in self._members():
+            member.settings_changed()
 
     def heartbeat(self, within_s: float = 20.0) -> bool:
         """Whether the disk threads still answer."""
@@ -180,22 +195,150 @@ class Session:
         self._crew.spawn("load", torrent.load, meta)
         return rows.list_row(torrent)
 
+    def add_magnet(
+        self,
+        link: str,
+        *,
+        save_to: str | None,
+        paused: bool,
+        wait_seeders: int,
+        wait_leechers: int,
+        down: int,
+        up: int,
+        label: str,
+        sequential: bool,
+        seed_after_download: bool | None,
+    ) -> Row:
+        """Put a magnet link on record and look for its metainfo. Raises InvalidParams, Duplicate, NotAllowed,
+        Busy."""
+        self._refuse_while_stopping()
+        magnet = parse_magnet(link)
+        self._refuse_present(magnet)
+        keep_seeding = (
+            self.config.swarm.seed_after_download if seed_after_download is None else seed_after_download
+        )
+        record = MagnetRecord(
+            swarm_id=magnet.swarm_id,
+            link=link.strip(),
+            save_to=os.path.normpath(save_to or self.config.storage.save_to),
+            added_at=time.time(),
+            label=label,
+            stopped=paused,
+            wait_seeders=wait_seeders,
+            wait_leechers=wait_leechers,
+            sequential=sequential,
+            seed_after_download=keep_seeding,
+            down_limit=down,
+            up_limit=up,
+        )
+        resolver = Resolver(record, self.facilities, self._resolved)
+        self._register(resolver)
+        try:
+            self.facilities.ledger.add_magnet(record)
+        except StorageError as error:
+            self._unregister(resolver)
+            raise NotAllowed(f"the link cannot be put on record: {error}", cause=error.cause) from None
+        resolver.note("torrent_added")
+        resolver.start()
+        return rows.list_row(resolver)
+
+    def _refuse_present(self, magnet: Magnet) -> None:
+        """A link to what is here already, as a torrent or as another link to the same."""
+        if len(self.torrents) + len(self.magnets) >= TORRENTS_MAX:
+            raise Busy(f"there are {TORRENTS_MAX} torrents already", limit=TORRENTS_MAX)
+        present = next(iter(self._swarms.get(magnet.swarm_id, ())), None)
+        if present is not None:
+            raise Duplicate(
+                f"the torrent is already here as {present.name!r}",
+                info_hash=present.info_hash.hex(),
+                name=present.name,
+            )
+
+    def _load_magnets(self) -> None:
+        for record in self.facilities.ledger.magnets():
+            try:
+                resolver = Resolver(record, self.facilities, self._resolved)
+            except InvalidParams as error:  # of an earlier version's, which took more than we do
+                _log.error("magnet_not_loaded", link=record.link, reason=str(error))
+                continue
+            self._register(resolver)
+            resolver.start()
+
+    def _resolved(self, resolver: Resolver, raw: bytes, meta: Metainfo) -> None:
+        """The metainfo of a link is here: the torrent takes its place. Waits for the record."""
+        if self._stopping or self.magnets.get(resolver.info_hash) is not resolver:
+            return
+        chosen = resolver.record
+        record = TorrentRecord(
+            info_hash=meta.info_hash,
+            id_hash=meta.id_hash,
+            name=meta.name,
+            length=meta.length,
+            piece_length=meta.piece_length,
+            save_to=chosen.save_to,
+            added_at=chosen.added_at,
+            label=chosen.label,
+            stopped=chosen.stopped,
+            wait_seeders=chosen.wait_seeders,
+            wait_leechers=chosen.wait_leechers,
+            sequential=chosen.sequential,
+            seed_after_download=chosen.seed_after_download,
+            down_limit=chosen.down_limit,
+            up_limit=chosen.up_limit,
+            metainfo=raw,
+        )
+        try:
+            self._refuse_conflicts(record, instead_of=resolver)
+        except CallerError as error:
+            resolver.fail(str(error))
+            return
+        torrent = Torrent(Content(record, self.facilities), self.facilities)
+        self._unregister(resolver)
+        self._register(torrent)
+        try:
+            self.facilities.ledger.resolve_magnet(chosen.swarm_id, record)
+        except StorageError as error:
+            self._unregister(torrent)
+            self._register(resolver)
+            resolver.fail(f"the torrent cannot be put on record: {error}")
+            return
+        torrent.post((AddressesFound(resolver.hand_over(), "resume"),))
+        resolver.note("resolved", resolved_info_hash=record.info_hash.hex(), size_bytes=record.length)
+        # Not here: this is a greenlet of the link's, which ends with it.
+        self._crew.spawn("load", torrent.load, meta)
+        self._crew.spawn("bury", resolver.bury, False)
+
+    def magnet(self, id: str) -> str:
+        """The magnet link of one torrent: with its trackers and web seeds, and both of its ids."""
+        member = self._one(id)
+        if isinstance(member, Resolver):
+            return member.record.link
+        content = member.content
+        magnet = Magnet(
+            info_hash=member.info_hash,
+            id_hash=content.record.id_hash,
+            name=content.record.name,
+            trackers=tuple(tracker for tier in content.trackers for tracker in tier),
+            web_seeds=content.web_seeds,
+        )
+        return format_magnet(magnet)
+
     def _parse(self, raw: bytes) -> Metainfo:
         if len(raw) <= PARSE_INLINE_BYTES:
             return metainfo_room.parse(raw)
         parsed: Metainfo = gevent.get_hub().threadpool.apply(metainfo_room.parse, (raw,))
         return parsed
 
-    def _refuse_conflicts(self, record: TorrentRecord) -> None:
+    def _refuse_conflicts(self, record: TorrentRecord, instead_of: Resolver | None = None) -> None:
         """Two torrents must never write to the same files."""
-        if len(self.torrents) >= TORRENTS_MAX:
+        if len(self.torrents) + len(self.magnets) - (instead_of is not None) >= TORRENTS_MAX:
             raise Busy(f"there are {TORRENTS_MAX} torrents already", limit=TORRENTS_MAX)
-        present = self.torrents.get(record.info_hash)
-        if present is not None:
+        present = self.torrents.get(record.info_hash) or self.magnets.get(record.info_hash)
+        if present is not None and present is not instead_of:
             raise Duplicate(
-                f"the torrent is already here as {present.content.record.name!r}",
+                f"the torrent is already here as {present.name!r}",
                 info_hash=record.info_hash.hex(),
-                name=present.content.record.name,
+                name=present.name,
             )
         path = os.path.join(record.save_to, record.disk_name or record.name)
         for other in self.torrents.values():
@@ -206,17 +349,26 @@ class Session:
                     info_hash=other.info_hash.hex(),
                 )
 
-    def _register(self, torrent: Torrent) -> None:
-        self.torrents[torrent.info_hash] = torrent
-        for swarm_id in torrent.swarm_ids:
-            self._swarms.setdefault(swarm_id, []).append(torrent)
+    def _members(self) -> Members:
+        return [*self.torrents.values(), *self.magnets.values()]
 
-    def _unregister(self, torrent: Torrent) -> None:
-        self.torrents.pop(torrent.info_hash, None)
-        for swarm_id in torrent.swarm_ids:
+    def _register(self, member: Member) -> None:
+        if isinstance(member, Resolver):
+            self.magnets[member.info_hash] = member
+        else:
+            self.torrents[member.info_hash] = member
+        for swarm_id in member.swarm_ids:
+            self._swarms.setdefault(swarm_id, []).append(member)
+
+    def _unregister(self, member: Member) -> None:
+        if isinstance(member, Resolver):
+            self.magnets.pop(member.info_hash, None)
+        else:
+            self.torrents.pop(member.info_hash, None)
+        for swarm_id in member.swarm_ids:
             sharers = self._swarms.get(swarm_id, [])
-            if torrent in sharers:
-                sharers.remove(torrent)
+            if member in sharers:
+                sharers.remove(member)
             if not sharers:
                 self._swarms.pop(swarm_id, None)
 
@@ -233,17 +385,18 @@ class Session:
         if self._stopping:
             raise NotAllowed("the daemon is stopping")
 
-    def find(self, id: str) -> Torrents:
+    def find(self, id: str) -> Members:
         """Those meant by a name, a prefix of an id (4 hex digits or more) or `all`. Raises NotFound."""
+        members = self._members()
         if id == "all":
-            return list(self.torrents.values())
-        named = [torrent for torrent in self.torrents.values() if torrent.content.record.name == id]
+            return members
+        named = [member for member in members if member.name == id]
         if not named and _HEX.fullmatch(id):
             prefix = id.lower()
             named = [
-                torrent
-                for torrent in self.torrents.values()
-                if any(swarm_id.hex().startswith(prefix) for swarm_id in torrent.swarm_ids)
+                member
+                for member in members
+                if any(swarm_id.hex().startswith(prefix) for swarm_id in member.swarm_ids)
             ]
         if len(named) == 1:
             return named
@@ -254,7 +407,7 @@ class Session:
             f"{id!r} may mean {len(named)} torrents: {', '.join(candidates)}", id=id, candidates=candidates
         )
 
-    def _one(self, id: str) -> Torrent:
+    def _one(self, id: str) -> Member:
         found = self.find(id)
         if len(found) != 1:
             raise NotFound(f"{id!r} means {len(found)} torrents; this call is about one", id=id)
@@ -265,7 +418,7 @@ class Session:
     def list(self, ids: Sequence[str] | None = None) -> Rows:
         """Rows of all torrents, or of these."""
         if ids is None:
-            return [rows.list_row(torrent) for torrent in tuple(self.torrents.values())]
+            return [rows.list_row(member) for member in self._members()]
         wanted = {torrent.info_hash: torrent for id in ids for torrent in self.find(id)}
         return [rows.list_row(torrent) for torrent in wanted.values()]
 
@@ -323,23 +476,23 @@ class Session:
 
     def pause(self, id: str) -> Row:
         """Stop these torrents until they are resumed."""
-        return self._change(id, Torrent.pause)
+        return self._change(id, lambda member: member.pause())
 
     def resume(self, id: str) -> Row:
         """Let these torrents run; one that failed is tried again."""
-        return self._change(id, Torrent.resume)
+        return self._change(id, lambda member: member.resume())
 
     def seed(self, id: str) -> Row:
         """Let these torrents run, and seed when they are whole."""
-        return self._change(id, Torrent.seed)
+        return self._change(id, lambda member: member.seed())
 
     def verify(self, id: str) -> Row:
         """Check all content again."""
-        return self._change(id, Torrent.verify)
+        return self._change(id, lambda member: member.verify())
 
     def reannounce(self, id: str) -> Row:
         """Ask the trackers for peers now, as far as they allow."""
-        return self._change(id, Torrent.reannounce)
+        return self._change(id, lambda member: member.reannounce())
 
     def remove(self, id: str, data: bool) -> Row:
         """Forget these torrents; with `data` delete their files too, behind this call."""
@@ -347,14 +500,15 @@ class Session:
         found = self.find(id)
         for torrent in found:
             if torrent.moving:
-                raise NotAllowed(
-                    f"{torrent.content.record.name!r} is being moved", info_hash=torrent.info_hash.hex()
-                )
+                raise NotAllowed(f"{torrent.name!r} is being moved", info_hash=torrent.info_hash.hex())
         gone = [rows.list_row(torrent) for torrent in found]
         for torrent in found:
             self._unregister(torrent)
             torrent.halt()
-            self.facilities.ledger.remove(torrent.info_hash)
+            if isinstance(torrent, Resolver):
+                self.facilities.ledger.remove_magnet(torrent.info_hash)
+            else:
+                self.facilities.ledger.remove(torrent.info_hash)
             torrent.note("torrent_removed", data=data)
             self._crew.spawn("bury", torrent.bury, data)
         return {"torrents": gone}
@@ -380,13 +534,13 @@ class Session:
         found = self.find(id)
         for torrent in found:
             torrent.choose(**given)
-        records = [torrent.content.record for torrent in found]
+        records = [torrent.record for torrent in found]
         return {
             "down": max((record.down_limit for record in records), default=0),
             "up": max((record.up_limit for record in records), default=0),
         }
 
-    def _change(self, id: str, change: Callable[[Torrent], object]) -> Row:
+    def _change(self, id: str, change: Callable[[Member], object]) -> Row:
         self._refuse_while_stopping()
         found = self.find(id)
         for torrent in found:
@@ -395,7 +549,7 @@ class Session:
 
     # -------------------------------------------------------------------------------- the daemon's own
 
-    def _resolve(self, swarm_id: bytes) -> Torrent | None:
+    def _resolve(self, swarm_id: bytes) -> Member | None:
         """The torrent that a handshake means, one that runs before one that does not."""
         sharers = self._swarms.get(swarm_id, ())
         return next((torrent for torrent in sharers if torrent.takes_peers), None)

@@ -67,6 +67,16 @@ class Torrent:
         return self.info_hash.hex()[:8]
 
     @property
+    def record(self) -> TorrentRecord:
+        """What is on record."""
+        return self.content.record
+
+    @property
+    def name(self) -> str:
+        """What it is called."""
+        return self.content.record.name
+
+    @property
     def core(self) -> Core | None:
         """The core, None while the torrent is being loaded."""
         return None if self.host is None else self.host.core
@@ -193,6 +203,7 @@ class Torrent:
             has_id_hash=record.id_hash is not None and not record.confirmed,
             info_hash=record.info_hash,
             private=self.content.private,
+            metadata_bytes=self.content.info_bytes,
             peer_id=facilities.peer_id,
             name=self.content.path,
         )

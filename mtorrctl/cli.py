@@ -26,6 +26,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "peers": "torrents:peers",
         "files": "torrents:files",
         "trackers": "torrents:trackers",
+        "magnet": "torrents:magnet",
         "watch": "watching:watch",
         "events": "watching:events",
     },

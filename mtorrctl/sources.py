@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from microtorrd import __version__
+from microtorrd.errors import InvalidParams
 from microtorrd.proto.jsonrpc import MAX_METAINFO_BYTES
 from mtorrctl.exits import Failure, WrongUsage
 from mtorrctl.render import clean, exact_size
@@ -28,11 +29,28 @@ FETCH_S = 300.0
 CHUNK_BYTES = 256 << 10
 
 
+def is_magnet(source: str) -> bool:
+    """Whether it is a magnet link, which is for the daemon to follow."""
+    return source.lower().startswith("magnet:")
+
+
+def check_magnet(link: str) -> str:
+    """The link, if the daemon will be able to follow it. Raises WrongUsage."""
+    from microtorrd.proto.magnet import parse_magnet
+
+    try:
+        parse_magnet(link)
+    except InvalidParams as error:
+        raise WrongUsage(str(error)) from None
+    return link
+
+
 def read_metainfo(source: str) -> bytes:
     """The bytes behind a path, `-` or an http(s) URL. Raises Failure; WrongUsage for what cannot be one."""
-    if source.lower().startswith("magnet:"):
+    if is_magnet(source):
         raise WrongUsage(
-            "a magnet link holds no metainfo", "give the .mtorrent or .torrent file, or its http or https URL"
+            "a magnet link holds no metainfo",
+            "give the .mtorrent or .torrent file, or its http or https URL; `mtorrctl add` takes links",
         )
     if source.lower().startswith(("http://", "https://")):
         return _fetch(source)

@@ -106,7 +106,18 @@ MAP: dict[str, set[str]] = {
 
 #: Rooms of several modules that have no package of their own.
 TOGETHER = {
-    "session": ("content", "facilities", "giving", "host", "ledger", "rows", "session", "torrent", "webseeds"),
+    "session": (
+        "content",
+        "facilities",
+        "giving",
+        "host",
+        "ledger",
+        "resolver",
+        "rows",
+        "session",
+        "torrent",
+        "webseeds",
+    ),
     "daemon": ("daemon", "lock", "service_manager"),
 }
 

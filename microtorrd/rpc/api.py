@@ -52,6 +52,23 @@ class SessionApi(Protocol):
         seed_after_download: bool | None,
     ) -> Row: ...
 
+    def add_magnet(
+        self,
+        link: str,
+        *,
+        save_to: str | None,
+        paused: bool,
+        wait_seeders: int,
+        wait_leechers: int,
+        down: int,
+        up: int,
+        label: str,
+        sequential: bool,
+        seed_after_download: bool | None,
+    ) -> Row: ...
+
+    def magnet(self, id: str) -> str: ...
+
     def list(self, ids: Sequence[str] | None = None) -> Sequence[Row]: ...
 
     def show(self, id: str) -> dict[str, Any]: ...

@@ -39,6 +39,7 @@ QUIET_KINDS = frozenset({"piece_verified", "tracker_request"})
 NOTE_KINDS = (
     "torrent_added",
     "torrent_removed",
+    "resolved",
     "state_changed",
     "progress",
     "piece_verified",
@@ -132,10 +133,34 @@ def _listed(names: Iterable[str]) -> str:
 def _add(services: Services, params: p.Add, caller: Caller) -> Row:
     if params.save_to is not None and params.seed_path is not None:
         raise InvalidParams("save_to and seed_path exclude each other", parameter="seed_path")
+    if params.magnet:
+        return _add_magnet(services, params)
+    if not params.metainfo:
+        raise InvalidParams(
+            "torrent.add needs the parameter 'metainfo', or 'magnet' in its place", parameter="metainfo"
+        )
     return services.session.add(
         params.metainfo,
         save_to=params.save_to,
         seed_path=params.seed_path,
+        paused=params.paused,
+        wait_seeders=params.wait_seeders,
+        wait_leechers=params.wait_leechers,
+        down=params.down,
+        up=params.up,
+        label=params.label,
+        sequential=params.sequential,
+        seed_after_download=params.seed_after_download,
+    )
+
+
+def _add_magnet(services: Services, params: p.Add) -> Row:
+    for name, value in (("metainfo", params.metainfo), ("seed_path", params.seed_path)):
+        if value:
+            raise InvalidParams(f"magnet and {name} exclude each other", parameter=name)
+    return services.session.add_magnet(
+        params.magnet,
+        save_to=params.save_to,
         paused=params.paused,
         wait_seeders=params.wait_seeders,
         wait_leechers=params.wait_leechers,
@@ -192,6 +217,10 @@ def _move(services: Services, params: p.Move, caller: Caller) -> dict[str, Any]:
 
 def _reannounce(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:
     return services.session.reannounce(params.id)
+
+
+def _magnet(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:
+    return {"magnet": services.session.magnet(params.id)}
 
 
 def _limit_torrent(services: Services, params: p.TorrentLimit, caller: Caller) -> dict[str, Any]:
@@ -282,7 +311,7 @@ def _discover(services: Services, params: p.NoParams, caller: Caller) -> dict[st
 _ROWS = (
     Method(
         "torrent.add",
-        "Add a torrent from the content of its file; answers with its row, the work starts behind it.",
+        "Add a torrent from its file or a magnet link; answers with its row, the work starts behind it.",
         p.Add,
         r.Torrent,
         _add,
@@ -361,6 +390,14 @@ _ROWS = (
         r.Limits,
         _limit_torrent,
         changes=True,
+        errors=(NotFound,),
+    ),
+    Method(
+        "torrent.magnet",
+        "Its magnet link: both ids, its name, its trackers and web seeds.",
+        p.One,
+        r.MagnetLink,
+        _magnet,
         errors=(NotFound,),
     ),
     Method("torrent.peers", "Its connected peers.", p.One, r.Peers, _peers, errors=(NotFound,)),

@@ -38,8 +38,11 @@ class Add(Struct, kw_only=True, forbid_unknown_fields=True):
     """A torrent to add."""
 
     metainfo: Annotated[
-        bytes, Meta(min_length=1, description="The content of the .mtorrent or .torrent file.")
-    ]
+        bytes, Meta(description="The content of the .mtorrent or .torrent file. This or `magnet` is needed.")
+    ] = b""
+    magnet: Annotated[
+        str, Meta(description="A magnet link: the metainfo is fetched from the peers it leads to.")
+    ] = ""
     save_to: Annotated[
         Path | None, Meta(description="The directory to save in; the daemon's own default if null.")
     ] = None

@@ -26,7 +26,10 @@ class Torrent(TypedDict):
     """One torrent, as lists show it."""
 
     name: str
-    info_hash: Annotated[str, Meta(description="40 hexadecimal digits")]
+    info_hash: Annotated[
+        str,
+        Meta(description="40 hexadecimal digits; of a link by mtid that is still resolving: the id_hash"),
+    ]
     id_hash: Annotated[
         str | None, Meta(description="SHA-1 of the whole content; null where the file has none")
     ]
@@ -93,6 +96,12 @@ class TorrentDetails(Torrent):
     last_download: Annotated[
         dict[str, Any] | None, Meta(description="how it went; null: not downloaded while this daemon ran")
     ]
+
+
+class MagnetLink(TypedDict):
+    """A torrent as a link."""
+
+    magnet: Annotated[str, Meta(description="of one that is still resolving: the link as it was given")]
 
 
 class SomeTorrents(TypedDict):

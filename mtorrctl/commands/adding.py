@@ -21,14 +21,14 @@ from mtorrctl.commands.common import (
     tell,
 )
 from mtorrctl.exits import WrongUsage
-from mtorrctl.sources import read_metainfo
+from mtorrctl.sources import check_magnet, is_magnet, read_metainfo
 from mtorrctl.waiting import wait_until_whole
 
 _COUNT = click.IntRange(0, 100_000)
 
 
-@click.command(short_help="Add torrents from files or URLs.")
-@click.argument("sources", metavar="FILE|URL...", type=PATH, nargs=-1, required=True)
+@click.command(short_help="Add torrents from files, URLs or magnet links.")
+@click.argument("sources", metavar="FILE|URL|MAGNET...", type=PATH, nargs=-1, required=True)
 @click.option(
     "--save-to", metavar="DIR", type=PATH, help="Save here; else where the daemon is configured to."
 )
@@ -76,11 +76,15 @@ def add(
     as_json: bool,
     socket: str | None,
 ) -> None:
-    """Add torrents to the daemon, from .mtorrent or .torrent files, or their http or https URLs.
+    """Add torrents to the daemon, from .mtorrent or .torrent files, their URLs, or magnet links.
 
     This program reads the files and sends what is in them; `-` reads standard input. Relative paths are meant
     from where you stand. With --wait it returns when the content is whole (exit 0), when it failed (1), or
     after --timeout (124); the daemon goes on in any case.
+
+    Of a magnet link (in quotes, for the shell) the torrent is `resolving` until a peer has handed over what a
+    file would say. It is found through the trackers (tr) and peers (x.pe) in the link, by the info_hash
+    (xt=urn:btih:) or the id of the content (xt=urn:mtid:). A choice of files (so) is not heeded.
 
     With --json it prints an object a line for each torrent: the keys of `list`.
 
@@ -89,6 +93,7 @@ def add(
       mtorrctl add ubuntu.iso.mtorrent
       mtorrctl add https://example.org/data.torrent --save-to . --wait
       mtorrctl add data.mtorrent --seed /srv/data
+      mtorrctl add 'magnet:?xt=urn:btih:...' --wait
     """
     if wait and paused:
         raise WrongUsage("--wait and --paused exclude each other: it would wait for ever")
@@ -96,6 +101,8 @@ def add(
         raise WrongUsage("--timeout goes with --wait")
     if seed_path is not None and save_to is not None:
         raise WrongUsage("--seed and --save-to exclude each other: the data is where --seed says")
+    if seed_path is not None and any(map(is_magnet, sources)):
+        raise WrongUsage("--seed needs the .mtorrent or .torrent file, and a magnet link is none")
     if seed_path is not None and len(sources) > 1:
         raise WrongUsage("--seed names the data of one torrent, and there are several")
     options = {
@@ -114,9 +121,9 @@ def add(
     rows: list[dict[str, Any]] = []
 
     def bring(source: str) -> None:
-        raw = read_metainfo(source)
+        what = {"magnet": check_magnet(source)} if is_magnet(source) else {"metainfo": read_metainfo(source)}
         with open_client(socket) as client:
-            rows.append(client.call("torrent.add", metainfo=raw, **options))
+            rows.append(client.call("torrent.add", **what, **options))
         if not wait:
             _tell_added(rows[-1], as_json=as_json)
 

@@ -241,6 +241,27 @@ def trackers(id: str, as_json: bool, socket: str | None) -> None:
     _show_table(socket, "trackers", id, columns=TRACKER_COLUMNS, as_json=as_json, nothing="it has no tracker")
 
 
+@click.command(short_help="A torrent as a magnet link.")
+@id_argument()
+@json_option
+@socket_option
+def magnet(id: str, as_json: bool, socket: str | None) -> None:
+    """Print a magnet link to a torrent, to be given away instead of its file.
+
+    It has the info_hash and, where there is one, the id of the content, the name, the trackers and the web
+    seeds. Whoever adds it gets the rest from the peers; of a private torrent nobody gives that away.
+
+    With --json it prints one object: magnet.
+
+    \b
+    Examples:
+      mtorrctl magnet ubuntu.iso
+    """
+    with open_client(socket) as client:
+        answer = client.call("torrent.magnet", id=id)
+    tell(render.as_json(answer) if as_json else render.clean(answer["magnet"]))
+
+
 def _show_table(
     socket: str | None, what: str, id: str, *, columns: tuple[Column, ...], as_json: bool, nothing: str
 ) -> None:

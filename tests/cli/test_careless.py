@@ -42,6 +42,8 @@ USAGE: list[list[str]] = [
     ["add", "x", "--seed", "y", "--save-to", "z"],
     ["add", "magnet:?xt=urn:btih:00"],
     ["add", "MAGNET:"],
+    ["magnet"],
+    ["magnet", "ubuntu.iso", "debian.iso"],
     ["add", "ftp://example.org/x"],
     ["add", "gopher://x"],
     *(["create", "content", "-l", text] for text in ("0", "-1", "big", "1.5.5 MiB", "0 B")),

@@ -303,7 +303,8 @@ def test_add_refuses_what_it_cannot_add(shell: Shell, house: House) -> None:
         (bad, 1, "info"),
         (empty, 1, "is empty"),
         (huge, 1, "more than"),
-        ("magnet:?xt=urn:btih:0123", 2, "a magnet link holds no metainfo"),
+        ("magnet:?xt=urn:btih:0123", 2, "magnet: xt: 4 characters"),
+        ("magnet:?dn=thing", 2, "magnet: xt: missing"),
         ("ftp://example.org/x.torrent", 2, "only http and https"),
         ("file:///etc/passwd", 2, "only http and https"),
         ("http://127.0.0.1:9/x.torrent", 1, "refused"),
@@ -319,6 +320,7 @@ def test_add_refuses_what_it_cannot_add(shell: Shell, house: House) -> None:
     for options in (["--wait", "--paused"], ["--timeout", "5"], ["--seed", "x", "--save-to", "y"]):
         assert shell.run("add", good, *options).code == 2
     assert shell.run("add", good, good, "--seed", "x").code == 2
+    assert shell.run("add", f"magnet:?xt=urn:btih:{'ab' * 20}", "--seed", "x").code == 2
     assert len(house.session.rows) == 1
 
 

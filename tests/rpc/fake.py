@@ -14,6 +14,7 @@ from microtorrd import __version__
 from microtorrd.errors import ConfigError, Duplicate, InvalidParams, NotAllowed, NotFound
 from microtorrd.notes import NoteBoard, Subscription
 from microtorrd.proto import metainfo
+from microtorrd.proto.magnet import Magnet, format_magnet, parse_magnet
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.rpc.api import DaemonApi, Row, Services, SessionApi
 
@@ -96,6 +97,16 @@ class FakeSession:
         self.torrent_limits[key] = {"down": options["down"], "up": options["up"]}
         self.note("torrent_added", row)
         return dict(row)
+
+    def add_magnet(self, link: str, **options: Any) -> Row:
+        magnet = parse_magnet(link)
+        row = self.add(mtorrent(magnet.shown_name), seed_path=None, **options)
+        self.rows[row["info_hash"]]["state"] = "resolving"
+        return {**row, "state": "resolving"}
+
+    def magnet(self, id: str) -> str:
+        row = self._one(id)
+        return format_magnet(Magnet(bytes.fromhex(row["info_hash"]), name=row["name"]))
 
     def list(self, ids: Sequence[str] | None = None) -> Rows:
         if self.crash is not None:

@@ -84,7 +84,7 @@ def desk() -> Desk:
 
 
 def test_every_method_of_the_specification_is_there() -> None:
-    verbs = "add list show pause resume seed verify remove move limit peers files trackers reannounce"
+    verbs = "add list show pause resume seed verify remove move limit peers files trackers reannounce magnet"
     named = {f"torrent.{verb}" for verb in verbs.split()}
     named |= {"session.stats", "session.limit", "daemon.version", "daemon.reload", "daemon.shutdown"}
     named |= {"daemon.ping", "events.subscribe", "rpc.discover"}
@@ -106,6 +106,7 @@ CALLS: dict[str, dict[str, Any]] = {
     "torrent.files": {"id": "ubuntu.iso"},
     "torrent.trackers": {"id": "ubuntu.iso"},
     "torrent.reannounce": {"id": "ubuntu.iso"},
+    "torrent.magnet": {"id": "ubuntu.iso"},
     "session.stats": {},
     "session.limit": {"up": 7},
     "daemon.version": {},
@@ -138,6 +139,14 @@ def test_an_unknown_parameter_is_named_with_the_nearest_valid_one(desk: Desk, me
     ("method", "params", "message"),
     [
         ("torrent.add", {}, "torrent.add needs the parameter 'metainfo'"),
+        ("torrent.add", {"metainfo": "", "magnet": ""}, "torrent.add needs the parameter 'metainfo'"),
+        ("torrent.add", {"magnet": "magnet:?dn=x"}, "magnet: xt: missing"),
+        ("torrent.add", {"magnet": "magnet:?x", "metainfo": b"x"}, "magnet and metainfo exclude each other"),
+        (
+            "torrent.add",
+            {"magnet": "magnet:?x", "seed_path": "/x"},
+            "magnet and seed_path exclude each other",
+        ),
         ("torrent.add", {"metainfo": "not base64!"}, "metainfo: invalid base64 encoded string"),
         ("torrent.add", {"metainfo": 5}, "metainfo: expected `bytes`, got `int`"),
         ("torrent.add", {"metainfo": b"x", "save_to": "here"}, "save_to: expected an absolute path"),
@@ -415,8 +424,10 @@ def test_the_document_gives_every_parameter_its_type_and_default(desk: Desk) -> 
     document = desk.ok("rpc.discover")
     (add,) = [method for method in document["methods"] if method["name"] == "torrent.add"]
     assert add["paramStructure"] == "by-name"
-    assert add["params"][0]["name"] == "metainfo"  # what is required stands first
-    assert [part["name"] for part in add["params"] if part["required"]] == ["metainfo"]
+    assert add["params"][0]["name"] == "metainfo"
+    assert not any(part["required"] for part in add["params"])  # a link can take its place
+    (move,) = [method for method in document["methods"] if method["name"] == "torrent.move"]
+    assert [part["name"] for part in move["params"] if part["required"]] == ["id", "save_to"]
     by_name = {part["name"]: part for part in add["params"]}
     assert by_name["metainfo"]["schema"]["contentEncoding"] == "base64"
     assert by_name["down"]["schema"]["default"] == 0

@@ -1,0 +1,391 @@
+"""One magnet link of the session: a torrent whose metainfo is still to be found. It stands where a torrent
+would: people see it, pause it, limit and remove it, and its choices are on record.
+
+Owns the record and the announcer of the link, its connections, and what carries out the orders of
+`core/resolving.py`. What the peers handed over is hashed and parsed in a thread; what fits goes to
+`on_found`, which puts the torrent in our place. Methods that wait say so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from hashlib import sha1
+from typing import Any
+
+import gevent
+from gevent import socket
+
+from microtorrd import __version__, logs
+from microtorrd.core import events
+from microtorrd.core.events import Address, Fact
+from microtorrd.core.resolving import Judge, Judged, Resolution
+from microtorrd.disk.files import FileSet
+from microtorrd.disk.state import MagnetRecord
+from microtorrd.errors import InvalidMetainfo, NotAllowed, StorageError
+from microtorrd.facilities import Facilities
+from microtorrd.greenlets import Crew
+from microtorrd.net.announcer import AnnounceStats
+from microtorrd.net.connect import DialError, Joined
+from microtorrd.net.peerwire import PeerWire
+from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.geometry import Geometry
+from microtorrd.proto.magnet import Magnet, parse_magnet
+from microtorrd.proto.metainfo import Metainfo
+from microtorrd.rate import Limiter, TokenBucket
+
+#: Called with the metainfo file and what it says.
+OnFound = Callable[["Resolver", bytes, Metainfo], None]
+
+
+class Resolver:
+    """One magnet link. Made at once; `start` makes it work."""
+
+    def __init__(self, record: MagnetRecord, facilities: Facilities, on_found: OnFound) -> None:
+        self.record = record
+        self.link: Magnet = parse_magnet(record.link)
+        self.facilities = facilities
+        self.info_hash = record.swarm_id  # what it is called by until the info_hash is known for certain
+        ids = (record.swarm_id, self.link.info_hash, self.link.id_hash)
+        self.swarm_ids = tuple(dict.fromkeys(swarm_id for swarm_id in ids if swarm_id is not None))
+        self.crew: Crew = facilities.crew.child(self.short_id)
+        self.failure: StorageError | None = None
+        self.moving = False  # there is nothing that could be moved
+        self._on_found = on_found
+        self._log = logs.get(room="magnet", torrent=self.name)
+        self._inbox: list[Fact | Judged] = []
+        self._handling = False
+        self._wires: dict[int, PeerWire] = {}
+        self._peers_so_far = 0
+        self._down = TokenBucket(record.down_limit)
+        self._named = False  # the hosts that the link names were looked up
+        self._gone = False
+        self.resolution = Resolution(
+            info_hash=self.link.info_hash,
+            settings=facilities.swarm,
+            chance=facilities.chance,
+            client=f"microtorrd/{__version__}",
+            listen_port=facilities.listen_port,
+            peer_id=facilities.peer_id,
+        )
+        self.announcer = facilities.make_announcer(
+            self.link.tiers,
+            # A link by `mtid` knows one id for both dialects: trackers take any.
+            info_hash=record.swarm_id,
+            id_hash=self.link.id_hash,
+            stats=lambda: AnnounceStats(uploaded=0, downloaded=0, left=1),  # something, who knows how much
+            on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
+            on_note=lambda kind, facts: self.note(kind, **facts),
+        )
+
+    # --------------------------------------------------------------------------------------- reading
+
+    @property
+    def name(self) -> str:
+        """What the link calls it, or its id."""
+        return self.link.shown_name
+
+    @property
+    def short_id(self) -> str:
+        """Enough of the id to tell torrents apart."""
+        return self.info_hash.hex()[:8]
+
+    @property
+    def state(self) -> events.State:
+        """The state that people see."""
+        if self.failure is not None:
+            return "failed"
+        return "stopped" if self.record.stopped else "resolving"
+
+    @property
+    def takes_peers(self) -> bool:
+        """Whether a connection is welcome."""
+        return self.resolution.running and not self._gone
+
+    def note(self, kind: str, **facts: Any) -> None:
+        """Publish a note."""
+        notes = self.facilities.notes
+        if notes.has_readers:
+            notes.publish(kind, info_hash=self.info_hash.hex(), name=self.name, **facts)
+
+    def note_progress(self) -> None:
+        """Publish who is there; how much is to come, nobody knows yet."""
+        self.note(
+            "progress",
+            state=self.state,
+            done_bytes=0,
+            size_bytes=0,
+            down_bytes_per_s=0,
+            up_bytes_per_s=0,
+            peers=len(self.resolution.peers),
+            seeders=0,
+            checked_pieces=0,
+            to_check=0,
+        )
+
+    # ----------------------------------------------------------------------------------- life, death
+
+    def start(self) -> None:
+        """Begin to look for the metainfo, unless it is paused."""
+        if not self.record.stopped:
+            self.post((events.Started(),))
+            if not self._named:
+                self._named = True
+                self.crew.spawn("names", self._find_named_peers)
+
+    def halt(self) -> None:
+        """Say goodbye to peers and trackers; what is on record stays."""
+        self.post((events.Stopped(),))
+
+    def close(self) -> None:
+        """Let go of everything that runs for this link. Waits a moment for its greenlets."""
+        self._gone = True
+        self.facilities.active.discard(self)
+        self.crew.stop(1.0)
+
+    def bury(self, data: bool) -> None:
+        """After it was struck off the record; there is no data yet, whatever `data` says."""
+        self.close()
+
+    def hand_over(self) -> list[Address]:
+        """Somebody else goes on in our place: fall silent, part from the peers, and say where they are."""
+        addresses = self.resolution.addresses()
+        self._gone = True
+        self.announcer.hand_over()
+        self.halt()
+        self.facilities.active.discard(self)
+        return addresses
+
+    def _find_named_peers(self) -> None:
+        """Peers that the link names (`x.pe`), by address or by the name of their host. Waits for names."""
+        for host, port in self.link.peers:
+            try:
+                infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError) as error:
+                self._log.info("peer_not_found", host=host, reason=str(error))
+                continue
+            found = [(str(info[4][0]), port) for info in infos]
+            self.post((events.AddressesFound(found, "operator"),))
+
+    # ------------------------------------------------------------------------ what comes from outside
+
+    def post(self, facts: Sequence[Fact | Judged]) -> None:
+        """Handle facts at once: that never waits."""
+        self._inbox.extend(facts)
+        if self._handling:
+            return
+        self._handling = True
+        try:
+            resolution, now = self.resolution, self.facilities.clock()
+            while self._inbox:
+                fact = self._inbox.pop(0)
+                resolution.handle(fact, now)
+                if isinstance(fact, events.PeerLeft) and self._wires.pop(fact.peer, None) is not None:
+                    self.facilities.connections -= 1
+                    self.note("peer_left", reason=fact.reason, fault=fact.fault)
+                orders, resolution.orders = resolution.orders, []
+                for order in orders:
+                    self._carry_out(order)
+        finally:
+            self._handling = False
+        if self.takes_peers:
+            self.facilities.active.add(self)
+
+    def adopt(self, joined: Joined) -> None:
+        """Take over a connection whose handshake is done."""
+        facilities = self.facilities
+        if (
+            not self.takes_peers
+            or self.crew.stopped
+            or joined.gob is not None  # the original knows nothing of metadata
+            or facilities.connections >= facilities.config.limits.connections
+        ):
+            joined.sock.close()
+            return
+        self._peers_so_far += 1
+        peer, handshake, limits = self._peers_so_far, joined.handshake, facilities.config.limits
+        wire = PeerWire(
+            sock=joined.sock,
+            peer=peer,
+            geometry=Geometry(0, 1),
+            post=self.post,
+            crew=self.crew,
+            files=FileSet("/", [], descriptors=facilities.descriptors),
+            pool=facilities.pool,
+            up=Limiter(facilities.up),
+            down=Limiter(facilities.down, self._down, TokenBucket(limits.down_per_peer)),
+            fast=handshake.fast,
+            extended=handshake.extended,
+            memory=facilities.wire_memory,
+            any_bitfield=True,
+        )
+        facilities.connections += 1
+        self._wires[peer] = wire
+        # Before the first order to it, which comes with the fact below.
+        wire.start()
+        self.note("peer_joined", host=joined.host, incoming=joined.incoming)
+        fact = events.PeerJoined(
+            peer=peer,
+            address=joined.address,
+            peer_id=handshake.peer_id,
+            incoming=joined.incoming,
+            fast=handshake.fast,
+            extended=handshake.extended,
+            host=joined.host,
+        )
+        self.post((fact,))
+
+    def tick(self) -> None:
+        """Comes about once a second while the link is among the active ones."""
+        if not self.takes_peers:
+            self.facilities.active.discard(self)
+        self.post((events.Ticked(),))
+
+    # ------------------------------------------------------------------------------ orders of the core
+
+    def _carry_out(self, order: events.Order | Judge) -> None:
+        match order:
+            case events.Tell():
+                if (wire := self._wires.get(order.peer)) is not None:
+                    wire.tell(order.messages)
+            case events.Drop():
+                if (wire := self._wires.get(order.peer)) is not None:
+                    self._log.debug("peer_dropped", peer=order.peer, reason=order.reason)
+                    wire.drop(order.reason)
+            case events.Dial():
+                if not self.crew.stopped:
+                    self.crew.spawn("dial", self._dial, order.address)
+            case events.Announce():
+                if order.event == "started":
+                    self.announcer.start()
+                else:
+                    self.announcer.stop()
+            case Judge():
+                self.crew.spawn("judge", self._judge, order)
+
+    def _dial(self, address: Address) -> None:
+        facilities = self.facilities
+        if facilities.connections >= facilities.config.limits.connections:
+            self.post((events.DialFailed(address, "the daemon has all the connections it may have"),))
+            return
+        try:
+            joined = facilities.dialer.dial(address, self.record.swarm_id)
+        except DialError as error:
+            self._log.debug("dial_failed", address=address, reason=str(error))
+            self.post((events.DialFailed(address, str(error), ourselves=error.ourselves),))
+            return
+        if not self.takes_peers:
+            self.post((events.DialFailed(address, "the torrent is stopped"),))
+        self.adopt(joined)
+
+    def _judge(self, order: Judge) -> None:
+        """Hash and parse what peers have handed over, in a thread, and act upon it."""
+        examine = partial(examined, self.link, order.raw)
+        outcome: tuple[bytes, Metainfo] | Unfit = gevent.get_hub().threadpool.apply(examine)
+        if not self.takes_peers:
+            return
+        if isinstance(outcome, Unfit) and not outcome.for_good:
+            self._log.info("metadata_refused", reason=outcome.problem, size=order.size)
+            self.post((Judged(order.size, outcome.problem),))
+        elif isinstance(outcome, Unfit):
+            self.fail(outcome.problem)
+        else:
+            self._on_found(self, *outcome)
+
+    def fail(self, problem: str) -> None:
+        """It cannot become a torrent. A resume tries again."""
+        self.halt()
+        self.failure = StorageError(problem, path=self.record.save_to, cause="not_allowed")
+        self._log.error("magnet_failed", reason=problem)
+        self._tell_state("resolving")
+
+    # ---------------------------------------------------------------------------- what the operator wishes
+
+    def pause(self) -> None:
+        """Stop until resumed. Waits for the record."""
+        before = self.state
+        self._change(stopped=True)
+        self.failure = None
+        self.halt()
+        self._tell_state(before)
+
+    def resume(self) -> None:
+        """Look for it, also after a failure. Waits for the record."""
+        before = self.state
+        self._change(stopped=False)
+        self.failure = None
+        self.start()
+        self._tell_state(before)
+
+    def seed(self) -> None:
+        """Look for it, and seed it when it is whole. Waits for the record."""
+        self._change(seed_after_download=True)
+        self.resume()
+
+    def verify(self) -> None:
+        """There is nothing to check yet."""
+        raise NotAllowed(
+            f"{self.name!r} has no metainfo yet: it is resolving", info_hash=self.info_hash.hex()
+        )
+
+    def reannounce(self) -> None:
+        """Ask the trackers for peers now, as far as they allow."""
+        self.announcer.reannounce(insist=True)
+
+    def begin_move(self, save_to: str) -> None:
+        """There is nothing to move yet: it will be saved there. Waits for the record."""
+        before = self.record.save_to
+        self._change(save_to=save_to)
+        self.note("moved", save_to=save_to, before=before)
+
+    def choose(self, **fields: Any) -> None:
+        """Change choices that the torrent will have. Waits for the record."""
+        self._change(**fields)
+        self._down.set_rate(self.record.down_limit, self.facilities.clock())
+
+    def settings_changed(self) -> None:
+        """The configuration was reloaded."""
+        choices = events.TorrentSettings()
+        self.post((events.SettingsChanged(choices, self.facilities.swarm),))
+
+    def _change(self, **fields: Any) -> None:
+        record = replace(self.record, **fields)
+        try:
+            self.facilities.ledger.change_magnet(record)
+        except StorageError as error:
+            raise NotAllowed(f"the choice cannot be put on record: {error}", cause=error.cause) from None
+        self.record = record
+
+    def _tell_state(self, before: str) -> None:
+        if self.state != before:
+            self.note("state_changed", state=self.state, before=before)
+
+
+class Unfit:
+    """Why metadata cannot be taken. `for_good`: it is the right one, and there is no other."""
+
+    __slots__ = ("for_good", "problem")
+
+    def __init__(self, problem: str, *, for_good: bool) -> None:
+        self.problem = problem
+        self.for_good = for_good
+
+
+def examined(link: Magnet, raw_info: bytes) -> tuple[bytes, Metainfo] | Unfit:
+    """Compare metadata with what the link names: the metainfo file and what it says, or what is wrong.
+
+    Of a link by `mtid` the info dictionary is taken at its word; the content is compared with the `id_hash`
+    in it when it is whole, as that of every torrent.
+    """
+    wanted = link.info_hash
+    if wanted is not None and sha1(raw_info).digest() != wanted:
+        return Unfit("its SHA-1 is not the info_hash", for_good=False)
+    try:
+        raw = metainfo_room.wrap(raw_info, trackers=link.tiers, web_seeds=link.web_seeds)
+        meta = metainfo_room.parse(raw)
+    except InvalidMetainfo as error:
+        return Unfit(f"the metainfo is not taken: {error}", for_good=wanted is not None)
+    if wanted is None and meta.id_hash != link.id_hash:
+        return Unfit("its id_hash is not the one of the link", for_good=False)
+    return raw, meta

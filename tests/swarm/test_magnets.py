@@ -1,0 +1,121 @@
+"""Magnet links, followed by real daemons: over a tracker, from peer to peer, past liars, by other clients."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.daemons import Daemon
+from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
+
+MIB = 1 << 20
+
+#: What resolving may take on loopback.
+RESOLVE_S = 5.0
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> Path:
+    path = tmp_path / "thing.bin"
+    path.write_bytes(random.Random(5).randbytes(3 * MIB + 12_345))
+    return path
+
+
+def share(daemon: Daemon, content: Path, *options: str) -> str:
+    """Seed it and have the link to it."""
+    made = mtorrctl(daemon, "seed", content, *options)
+    assert made.returncode == 0, made.stderr
+    wait_until(daemon, lambda row: row["state"] == "seeding")
+    answer = mtorrctl(daemon, "magnet", content.name)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def port_of(daemon: Daemon) -> int:
+    port: int = daemon.call("session.stats")["listen_port"]
+    return port
+
+
+def with_peer(link: str, port: int) -> str:
+    """The link without trackers, with this peer."""
+    kept = [part for part in link.split("&") if not part.startswith("tr=")]
+    return "&".join([*kept, f"x.pe=127.0.0.1:{port}"])
+
+
+def test_over_a_tracker(
+    tmp_path: Path, content: Path, tracker_daemon: Daemon, make_daemon: MakeDaemon
+) -> None:
+    link = share(tracker_daemon, content, "-t", tracker_url(tracker_daemon))
+    leecher = make_daemon("leecher")
+    began = time.monotonic()
+    added = mtorrctl(leecher, "add", link, "--label", "mine", "--down", "50 MB/s", "--json")
+    assert added.returncode == 0, added.stderr
+    row = json.loads(added.stdout)
+    assert (row["state"], row["name"], row["size_bytes"]) == ("resolving", "thing.bin", 0)
+    row = wait_until(leecher, lambda row: row["size_bytes"] > 0, timeout_s=30)
+    assert time.monotonic() - began < RESOLVE_S
+    assert (row["label"], row["piece_count"] > 0) == ("mine", True)
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert (leecher.save_to / "thing.bin").read_bytes() == content.read_bytes()
+    assert leecher.call("torrent.show", id="thing.bin")["settings"]["down"] == 50_000_000
+    again = mtorrctl(leecher, "add", link)
+    assert (again.returncode, "already here" in again.stderr) == (1, True)
+    # The link that the leecher prints says the same, and what it is now survives a restart.
+    assert mtorrctl(leecher, "magnet", "thing.bin").stdout.strip() == link
+    leecher.stop()
+    leecher.start()
+    assert wait_until(leecher, lambda row: row["state"] == "seeding")["label"] == "mine"
+
+
+@pytest.mark.parametrize("kind", ["btih", "mtid"])
+def test_from_peer_to_peer(content: Path, make_daemon: MakeDaemon, kind: str) -> None:
+    seeder, leecher = make_daemon("seeder"), make_daemon("leecher")
+    link = with_peer(share(seeder, content, "-t", "http://127.0.0.1:9/announce"), port_of(seeder))
+    other = {"btih": "xt=urn:mtid:", "mtid": "xt=urn:btih:"}[kind]
+    head, _, query = link.partition("?")
+    link = f"{head}?" + "&".join(part for part in query.split("&") if not part.startswith(other))
+    began = time.monotonic()
+    added = mtorrctl(leecher, "add", link, "--wait", "--timeout", "60")
+    assert added.returncode == 0, added.stderr + leecher.log()[-3000:]
+    assert time.monotonic() - began < 2 * RESOLVE_S
+    assert (leecher.save_to / "thing.bin").read_bytes() == content.read_bytes()
+    assert only_row(leecher)["info_hash"] == only_row(seeder)["info_hash"]
+
+
+def test_it_waits_through_pauses_and_restarts(content: Path, make_daemon: MakeDaemon) -> None:
+    leecher = make_daemon("leecher")
+    seeder = make_daemon("seeder")
+    port = port_of(seeder)
+    link = with_peer(share(seeder, content, "-t", "http://127.0.0.1:9/announce"), port)
+    info_hash = only_row(seeder)["info_hash"]
+    assert mtorrctl(leecher, "add", link, "--paused").returncode == 0
+    assert only_row(leecher)["state"] == "stopped"
+    assert mtorrctl(leecher, "limit", info_hash[:6], "--up", "1 MB/s").returncode == 0
+    assert mtorrctl(leecher, "verify", info_hash[:6]).returncode == 1
+    for reading in ("inspect", "peers", "files", "trackers"):
+        assert mtorrctl(leecher, reading, info_hash[:6]).returncode == 0
+    assert mtorrctl(leecher, "magnet", info_hash[:6]).stdout.strip() == link
+    leecher.kill()
+    leecher.start()
+    assert only_row(leecher)["state"] == "stopped"
+    assert mtorrctl(leecher, "resume", info_hash[:6]).returncode == 0
+    row = wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert row["info_hash"] == info_hash
+    assert leecher.call("torrent.show", id=info_hash)["settings"]["up"] == 1_000_000
+
+
+def test_one_that_leads_nowhere_can_be_removed(make_daemon: MakeDaemon) -> None:
+    leecher = make_daemon("leecher")
+    link = f"magnet:?xt=urn:btih:{'ab' * 20}&x.pe=127.0.0.1:1"
+    assert mtorrctl(leecher, "add", link).returncode == 0
+    waited = mtorrctl(leecher, "add", f"magnet:?xt=urn:btih:{'cd' * 20}", "--wait", "--timeout", "1 s")
+    assert waited.returncode == 124, waited.stderr
+    assert mtorrctl(leecher, "remove", "all", "--data").returncode == 0
+    assert leecher.call("torrent.list")["torrents"] == []
+    leecher.stop()
+    leecher.start()
+    assert leecher.call("torrent.list")["torrents"] == []
