@@ -18,8 +18,10 @@ from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Address, Fact
 from microtorrd.giving import MetadataGiver
 from microtorrd.net.connect import DialError, Joined
+from microtorrd.net.gob_peerwire import GobPeerWire
 from microtorrd.net.peerwire import PeerWire
 from microtorrd.net.webseed import WebSeedWire
+from microtorrd.proto.gob_dialect import PIECE_BYTES_MAX
 from microtorrd.rate import Limiter, TokenBucket
 from microtorrd.webseeds import WebSeeds, host_of
 
@@ -45,7 +47,7 @@ class CoreHost:
         self._inbox: list[Fact] = []
         self._wake = Event()
         self._awake = False
-        self._wires: dict[int, PeerWire | WebSeedWire] = {}
+        self._wires: dict[int, PeerWire | GobPeerWire | WebSeedWire] = {}
         self._peers_so_far = 0
         self.web_seeds = WebSeeds(owner.content, owner.facilities, self, down=owner.down)
 
@@ -83,22 +85,13 @@ class CoreHost:
         if facilities.connections >= facilities.config.limits.connections or self._crew.stopped:
             joined.sock.close()
             return
+        if joined.gob is not None and self._content.geometry.max_piece_bytes > PIECE_BYTES_MAX:
+            self._log.debug("peer_refused", host=joined.host, reason="pieces too large for its dialect")
+            joined.sock.close()
+            return
         self._peers_so_far += 1
-        peer, handshake, limits = self._peers_so_far, joined.handshake, facilities.config.limits
-        wire = PeerWire(
-            sock=joined.sock,
-            peer=peer,
-            geometry=self._content.geometry,
-            post=self.post,
-            crew=self._crew,
-            files=self._content.files,
-            pool=facilities.pool,
-            up=Limiter(facilities.up, owner.up, TokenBucket(limits.up_per_peer)),
-            down=Limiter(facilities.down, owner.down, TokenBucket(limits.down_per_peer)),
-            fast=handshake.fast,
-            extended=handshake.extended,
-            memory=facilities.wire_memory,
-        )
+        peer, handshake = self._peers_so_far, joined.handshake
+        wire = self._make_wire(joined, peer)
         facilities.connections += 1
         facilities.active.add(owner)
         self._wires[peer] = wire
@@ -110,9 +103,30 @@ class CoreHost:
             fast=handshake.fast,
             extended=handshake.extended,
             host=joined.host,
+            whole_pieces=joined.gob is not None,
         )
         self.post((fact,))
         wire.start()
+
+    def _make_wire(self, joined: Joined, peer: int) -> PeerWire | GobPeerWire:
+        facilities, owner = self._facilities, self._owner
+        limits = facilities.config.limits
+        shared: dict[str, Any] = {
+            "sock": joined.sock,
+            "peer": peer,
+            "geometry": self._content.geometry,
+            "post": self.post,
+            "crew": self._crew,
+            "files": self._content.files,
+            "pool": facilities.pool,
+            "up": Limiter(facilities.up, owner.up, TokenBucket(limits.up_per_peer)),
+            "down": Limiter(facilities.down, owner.down, TokenBucket(limits.down_per_peer)),
+            "memory": facilities.wire_memory,
+        }
+        if joined.gob is not None:
+            return GobPeerWire(streams=joined.gob, **shared)
+        handshake = joined.handshake
+        return PeerWire(fast=handshake.fast, extended=handshake.extended, **shared)
 
     def adopt_web_seed(self, make: Callable[[int], WebSeedWire]) -> None:
         """Let a new connection to a web seed begin; it gets a number like any peer."""
@@ -206,13 +220,23 @@ class CoreHost:
         if facilities.connections >= facilities.config.limits.connections:
             self.post((events.DialFailed(address, "the daemon has all the connections it may have"),))
             return
+        record = self._content.record
         try:
-            joined = facilities.dialer.dial(address, self._content.record.info_hash)
+            joined = facilities.dialer.dial(
+                address,
+                record.info_hash,
+                id_hash=record.id_hash if self._content.geometry.max_piece_bytes <= PIECE_BYTES_MAX else None,
+                is_connected=self._is_connected,
+            )
         except DialError as error:
             self._log.debug("dial_failed", address=address, reason=str(error))
-            self.post((events.DialFailed(address, str(error), ourselves=error.ourselves),))
+            failed = events.DialFailed(address, str(error), ourselves=error.ourselves, twin=error.twin)
+            self.post((failed,))
             return
         self.adopt(joined)
+
+    def _is_connected(self, peer_id: bytes) -> bool:
+        return any(peer.peer_id == peer_id for peer in self.core.swarm.peers.values())
 
     def _ban(self, order: events.Ban) -> None:
         host = order.host

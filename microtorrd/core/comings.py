@@ -16,7 +16,7 @@ from ipaddress import IPv6Address
 
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
-from microtorrd.core.events import Dial, Drop, Emit, PeerJoined
+from microtorrd.core.events import Dial, DialFailed, Drop, Emit, PeerJoined
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
@@ -101,6 +101,16 @@ class Comings:
         if fact.address is not None and not self._connected(fact.address):
             self._book.left(fact.address, now, is_seed=False, fault=False)
 
+    def dial_failed(self, fact: DialFailed, now: float) -> None:
+        """An address came to nothing, or turned out to be where somebody listens who is here already."""
+        peers = self._swarm.peers.values() if fact.twin else ()
+        twin = next((peer for peer in peers if peer.peer_id == fact.twin), None)
+        if twin is not None and twin.address is None:
+            twin.address = fact.address
+            self._book.joined(fact.address, now)
+        else:
+            self._book.failed(fact.address, now, ourselves=fact.ourselves)
+
     def _objection(self, peer: Peer, now: float) -> str | None:
         """Why the newcomer cannot stay. An older connection that has to make way for it is dropped."""
         swarm, book = self._swarm, self._book
@@ -139,6 +149,8 @@ class Comings:
         return max(crowds.values(), key=len, default=[])
 
     def _newcomer_stays(self, twin: Peer, peer: Peer, now: float) -> bool:
+        if peer.whole_pieces and not (twin.incoming and peer.incoming):
+            return False  # the original does not judge alike: it keeps both, and misses the one that goes
         if twin.host != peer.host and now - twin.joined_at > CROSSING_S:
             return False
         if twin.incoming == peer.incoming:
@@ -195,7 +207,7 @@ class Comings:
         complete, idle_s = swarm.complete, swarm.settings.idle_timeout_s
         for peer in swarm.peers.values():
             peer.noise >>= 1
-            if now - peer.heard_at > idle_s and not peer.web_seed:
+            if now - peer.heard_at > idle_s and not peer.web_seed and not peer.whole_pieces:
                 swarm.condemn(peer, "silent for too long")
             elif complete and peer.is_seed and now - peer.joined_at > SEEDS_GRACE_S:
                 swarm.condemn(peer, "both seeding")

@@ -446,7 +446,7 @@ class Core:
             self.comings.dial(now)
 
     def _on_dial_failed(self, fact: events.DialFailed, now: float) -> None:
-        self.book.failed(fact.address, now, ourselves=fact.ourselves)
+        self.comings.dial_failed(fact, now)
         if self.phase is Phase.RUNNING:
             self.comings.dial(now)
 

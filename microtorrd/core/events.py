@@ -86,6 +86,7 @@ class PeerJoined(NamedTuple):
     extended: bool  # both sides speak BEP 10
     host: str = ""  # numeric address of the other end, as the socket says
     web_seed: str = ""  # the URL where it is an HTTP server (BEP 19); one may have several connections
+    whole_pieces: bool = False  # it runs the original: no smaller unit, no keep-alives, no word of choking
 
 
 class PeerLeft(NamedTuple):
@@ -140,6 +141,7 @@ class DialFailed(NamedTuple):
     address: Address
     reason: str
     ourselves: bool = False  # the other end was this daemon: never dial it again
+    twin: bytes = b""  # the peer id of the other end, which is connected already by another way
 
 
 class PieceStored(NamedTuple):

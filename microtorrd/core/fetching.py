@@ -161,7 +161,7 @@ class Fetching:
         """Some free blocks for a peer with room, now lent to it; empty: there are none for it."""
         current = peer.current
         if current is not None and current.free and self._may_ask(peer, current):
-            return current.lend(peer, room, now)
+            return current.lend(peer, self._least(peer, current, room), now)
         orphan, joinable = self._begun(peer)
         if orphan is None and joinable is not None and (self._workshop.starved or self._is_slow(peer)):
             orphan = joinable
@@ -169,7 +169,11 @@ class Fetching:
         if partial is None:
             return ()
         peer.current = partial
-        return partial.lend(peer, room, now)
+        return partial.lend(peer, self._least(peer, partial, room), now)
+
+    def _least(self, peer: Peer, partial: Partial, room: int) -> int:
+        """How many of the free blocks to ask for; of some peers a piece comes as a whole anyway."""
+        return max(room, len(partial.free)) if peer.whole_pieces else room
 
     def _begun(self, peer: Peer) -> tuple[Partial | None, Partial | None]:
         """Of the pieces with free blocks: one that nobody works on, or else the one nearest its end."""

@@ -34,6 +34,10 @@ SHORTEST_ROUND_S = 0.001
 #: Requests that a peer takes at a time as long as it does not say (`reqq`, BEP 10): what most clients allow.
 DEFAULT_REQQ = 250
 
+#: The same for the original, which takes more in at once than is good for it, and sends whole pieces: this
+#: was tried with it, and in larger pieces it is one or two.
+ORIGINAL_REQQ = 16
+
 #: While asked, a peer that sends nothing for this long (or for as long as four of its blocks take) is
 #: stalled: its blocks are no longer counted on when the end is near.
 STALL_S = 1.5
@@ -164,6 +168,7 @@ class Peer:
         "unchoked_at",
         "up",
         "web_seed",
+        "whole_pieces",
     )
 
     def __init__(self, fact: PeerJoined, *, pipeline_blocks: int, now: float) -> None:
@@ -174,6 +179,7 @@ class Peer:
         self.incoming = fact.incoming
         self.fast = fact.fast
         self.extended = fact.extended
+        self.whole_pieces = fact.whole_pieces
         self.web_seed = fact.web_seed  # its URL; "" for everybody else
         self.joined_at = now
         self.heard_at = now  # anything at all
@@ -200,7 +206,8 @@ class Peer:
         self.choked_at = now  # when we last choked it, or it joined
 
         # What we ask of it.
-        self.pipeline = Pipeline(min(pipeline_blocks, DEFAULT_REQQ))
+        reqq = ORIGINAL_REQQ if fact.whole_pieces else DEFAULT_REQQ
+        self.pipeline = Pipeline(min(pipeline_blocks, reqq))
         self.partials: dict[Partial, None] = {}  # pieces with blocks asked of it, oldest first
         self.current: Partial | None = None  # the one it was last given blocks of
         self.fetched_at = 0.0  # its last block, or when it was asked again after a pause

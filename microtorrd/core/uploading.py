@@ -164,6 +164,8 @@ class Uploading:
     def requested(self, peer: Peer, requests: Sequence[BlockRequest], now: float) -> None:
         """The peer asks for these blocks; the numbers are attacker-controlled. ProtocolError for bad ones."""
         queue = peer.queue
+        if peer.whole_pieces and peer.am_choking:
+            return  # this crossed with our choke; its wire remembers, and asks again
         if peer.am_choking or len(queue) + len(requests) > QUEUE_MAX:
             self._requested_in_vain(peer, requests)
             return

@@ -5,6 +5,9 @@ Rules
 - Everything has an end: a handshake takes `HANDSHAKE_S` in all, however slowly its bytes drip, and the number
   of unfinished ones is bounded, in all and for each host, before anything is read.
 - A connection to ourselves is found by the peer id, at both of its ends.
+- Two dialects are spoken, BitTorrent and the original's gob, and the first byte tells which. Who comes to us
+  is answered in his own. Who is dialed hears BitTorrent first: the original speaks before it listens, and
+  survives what it does not understand; it is dialed once more, in gob, and from then on in gob at once.
 - What goes wrong while dialing is a `DialError` with a reason for people; what goes wrong at the door is a
   line in the debug log.
 """
@@ -30,6 +33,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.listening import name_of, open_sockets
 from microtorrd.net.stream import tune
+from microtorrd.proto.gob_dialect import GOB_START, GobEncoder, GobOpening, GobStreams
 from microtorrd.proto.handshake import (
     OPENING_BYTES,
     PEER_ID_BYTES,
@@ -46,6 +50,12 @@ HANDSHAKE_S = 15.0
 HALF_OPEN = 200
 HALF_OPEN_PER_HOST = 32
 
+#: Addresses of the original program that are remembered.
+ORIGINALS_MAX = 1024
+
+#: The reserved bytes of who has none.
+_NO_ABILITIES = bytes(8)
+
 #: When no descriptor is left for who knocks, try again after this time.
 BREATH_S = 0.5
 
@@ -53,11 +63,21 @@ _log = logs.get(room="connect")
 
 
 class DialError(MicrotorrError):
-    """The dialed address did not become a peer. `ourselves`: it is this very daemon."""
+    """The dialed address did not become a peer. `ourselves`: it is this very daemon. `twin`: the id of the
+    peer that it turned out to be, which is connected already."""
 
-    def __init__(self, reason: str, *, ourselves: bool = False) -> None:
+    def __init__(self, reason: str, *, ourselves: bool = False, twin: bytes = b"") -> None:
         super().__init__(reason)
         self.ourselves = ourselves
+        self.twin = twin
+
+
+class _SpeaksGob(ProtocolError):
+    """Who was dialed answered in the original's dialect."""
+
+    def __init__(self, opening: GobOpening) -> None:
+        super().__init__("it speaks the original's protocol, in which this torrent has no id")
+        self.opening = opening
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +89,11 @@ class Joined:
     host: str  # numeric
     address: Address | None  # where it listens; unknown for one that came to us
     incoming: bool
+    gob: GobStreams | None = None  # set where it speaks the original's dialect
+
+
+#: Their handshake, and the gob streams where that is what they speak.
+_Greeted = tuple[Handshake, GobStreams | None]
 
 
 class Dialer:
@@ -88,38 +113,91 @@ class Dialer:
         self._interface = interface
         self._is_banned = is_banned
         self._timeout_s = timeout_s
+        self._originals: dict[Address, None] = {}
         self._dialing = 0
         self._waiting: deque[Event] = deque()
 
-    def dial(self, address: Address, swarm_id: bytes) -> Joined:
-        """Connect and shake hands for this swarm; waits. Raises DialError."""
-        host, port = address
+    def dial(
+        self,
+        address: Address,
+        swarm_id: bytes,
+        *,
+        id_hash: bytes | None = None,
+        is_connected: Callable[[bytes], bool] = lambda peer_id: False,
+    ) -> Joined:
+        """Connect and shake hands for this swarm; waits. Raises DialError.
+
+        With the `id_hash` of its content a peer that runs the original is welcome, too, unless one with its
+        id `is_connected`: it is not made for a second connection with us.
+        """
         with self._turn():
-            if self._is_banned(host):
+            if self._is_banned(address[0]):
                 raise DialError("it is banned")
-            if not 0 < port < 65536:
-                raise DialError(f"{port} is no port")
-            is_ipv6, source = self._way(host)
-            try:
-                sock = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
-            except OSError as error:
-                raise DialError(_why(error)) from error
-            joined = None
-            try:
-                tune(sock)
-                if source:
-                    sock.bind((source, 0))
-                handshake = self._greet(sock, address, swarm_id, monotonic() + self._timeout_s)
-                joined = Joined(sock, handshake, host, address, incoming=False)
-            except TimeoutError:
-                raise DialError(f"no answer within {self._timeout_s:.0f} s") from None
-            except OSError as error:
-                raise DialError(_why(error)) from error
-            except ProtocolError as error:
-                raise DialError(str(error)) from error
-            finally:
-                if joined is None:
-                    sock.close()
+            if not 0 < address[1] < 65536:
+                raise DialError(f"{address[1]} is no port")
+            if id_hash is None or address not in self._originals:
+                try:
+                    return self._connect(address, lambda sock, end: self._greet(sock, swarm_id, end))
+                except _SpeaksGob as error:
+                    if id_hash is None:
+                        raise DialError(str(error)) from error
+                    self._check_original(error.opening, id_hash, is_connected)
+            self._originals.pop(address, None)  # until it has proven itself
+
+            def greet(sock: socket.socket, deadline: float) -> _Greeted:
+                # It speaks first, so nothing is lost by waiting for its word.
+                opening = _read_gob_opening(sock, deadline)
+                self._check_original(opening, id_hash, is_connected)
+                return _answer_in_gob(sock, opening, self._peer_id)
+
+            joined = self._connect(address, greet)
+            self._remember(address)
+            return joined
+
+    def _check_original(
+        self, opening: GobOpening, id_hash: bytes | None, is_connected: Callable[[bytes], bool]
+    ) -> None:
+        if opening.id_hash != id_hash:
+            raise DialError("it answered for another torrent")
+        if opening.peer_id == self._peer_id:
+            raise DialError("it is ourselves", ourselves=True)
+        if is_connected(opening.peer_id):
+            raise DialError("the same peer is connected already", twin=opening.peer_id)
+
+    def _remember(self, address: Address) -> None:
+        """At this address the original listens."""
+        if len(self._originals) >= ORIGINALS_MAX:
+            del self._originals[next(iter(self._originals))]
+        self._originals[address] = None
+
+    def _connect(self, address: Address, greet: Callable[[socket.socket, float], _Greeted]) -> Joined:
+        host = address[0]
+        deadline = monotonic() + self._timeout_s
+        is_ipv6, source = self._way(host)
+        try:
+            sock = socket.socket(socket.AF_INET6 if is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
+        except OSError as error:
+            raise DialError(_why(error)) from error
+        joined = None
+        try:
+            tune(sock)
+            if source:
+                sock.bind((source, 0))
+            sock.settimeout(max(0.0, deadline - monotonic()))
+            sock.connect(address)
+            handshake, streams = greet(sock, deadline)
+            joined = Joined(sock, handshake, host, address, incoming=False, gob=streams)
+        except TimeoutError:
+            raise DialError(f"no answer within {self._timeout_s:.0f} s") from None
+        except OSError as error:
+            raise DialError(_why(error)) from error
+        except _SpeaksGob:
+            raise
+        except ProtocolError as error:
+            raise DialError(str(error)) from error
+        finally:
+            if joined is None:
+                sock.close()
         return joined
 
     def _way(self, host: str) -> tuple[bool, str]:
@@ -135,17 +213,18 @@ class Dialer:
                 return version == 6, source
         raise DialError(f"the interface {self._interface} has no IPv{version} address")
 
-    def _greet(self, sock: socket.socket, address: Address, swarm_id: bytes, deadline: float) -> Handshake:
-        sock.settimeout(max(0.0, deadline - monotonic()))
-        sock.connect(address)
+    def _greet(self, sock: socket.socket, swarm_id: bytes, deadline: float) -> _Greeted:
         sock.sendall(Handshake(swarm_id, self._peer_id).encode())
-        reserved, answered_id = decode_opening(_read_exactly(sock, OPENING_BYTES, deadline))
+        start = _read_exactly(sock, 1, deadline)
+        if start == GOB_START[:1]:
+            raise _SpeaksGob(_read_gob_opening(sock, deadline, start))
+        reserved, answered_id = decode_opening(_read_opening(sock, deadline, start))
         if answered_id != swarm_id:
             raise ProtocolError("it answered for another torrent")
         peer_id = _read_exactly(sock, PEER_ID_BYTES, deadline)
         if peer_id == self._peer_id:
             raise DialError("it is ourselves", ourselves=True)
-        return Handshake(swarm_id, peer_id, reserved)
+        return Handshake(swarm_id, peer_id, reserved), None
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -267,7 +346,7 @@ class Listener:
     def _meet(self, sock: socket.socket, host: str) -> None:
         reason = ""
         try:
-            handshake = self._shake_hands(sock, monotonic() + self._timeout_s)
+            handshake, streams = self._shake_hands(sock, monotonic() + self._timeout_s)
         except TimeoutError:
             reason = f"no handshake within {self._timeout_s:.0f} s"
         except OSError as error:
@@ -278,19 +357,33 @@ class Listener:
             _log.debug("handshake_failed", host=host, reason=reason)
             return
         if self._strangers.pop(sock, None) is not None:
-            self._accept(Joined(sock, handshake, host, None, incoming=True))
+            self._accept(Joined(sock, handshake, host, None, incoming=True, gob=streams))
 
-    def _shake_hands(self, sock: socket.socket, deadline: float) -> Handshake:
-        reserved, swarm_id = decode_opening(_read_exactly(sock, OPENING_BYTES, deadline))
-        if self._resolve(swarm_id) is None:
-            raise ProtocolError(f"it wants the torrent {swarm_id.hex()}, which is not here or takes no peers")
+    def _shake_hands(self, sock: socket.socket, deadline: float) -> _Greeted:
+        start = _read_exactly(sock, 1, deadline)
+        if start == GOB_START[:1]:
+            return self._shake_hands_in_gob(sock, deadline, start)
+        reserved, swarm_id = decode_opening(_read_opening(sock, deadline, start))
+        self._must_be_here(swarm_id)
         # Before its peer id has come: some wait with that for our answer.
         sock.settimeout(max(0.0, deadline - monotonic()))
         sock.sendall(Handshake(swarm_id, self._peer_id).encode())
         peer_id = _read_exactly(sock, PEER_ID_BYTES, deadline)
         if peer_id == self._peer_id:
             raise ProtocolError("it is ourselves")
-        return Handshake(swarm_id, peer_id, reserved)
+        return Handshake(swarm_id, peer_id, reserved), None
+
+    def _shake_hands_in_gob(self, sock: socket.socket, deadline: float, start: bytes) -> _Greeted:
+        opening = _read_gob_opening(sock, deadline, start)
+        self._must_be_here(opening.id_hash)
+        if opening.peer_id == self._peer_id:
+            raise ProtocolError("it is ourselves")
+        sock.settimeout(max(0.0, deadline - monotonic()))
+        return _answer_in_gob(sock, opening, self._peer_id)
+
+    def _must_be_here(self, swarm_id: bytes) -> None:
+        if self._resolve(swarm_id) is None:
+            raise ProtocolError(f"it wants the torrent {swarm_id.hex()}, which is not here or takes no peers")
 
     def _done_with(self, sock: socket.socket, host: str) -> None:
         if self._strangers.pop(sock, None) is not None:
@@ -300,9 +393,37 @@ class Listener:
             del self._per_host[host]
 
 
-def _read_exactly(sock: socket.socket, size: int, deadline: float) -> bytes:
-    """The next bytes of a handshake. Who speaks another protocol is found out with the first of them."""
-    raw = b""
+def _read_opening(sock: socket.socket, deadline: float, start: bytes) -> bytes:
+    """The opening of a BitTorrent handshake. Another protocol is found out with its first bytes."""
+    check_protocol(start)
+    return _read_exactly(sock, OPENING_BYTES, deadline, start, check_protocol)
+
+
+def _read_gob_opening(sock: socket.socket, deadline: float, start: bytes = b"") -> GobOpening:
+    """The handshake of the original, and not a byte more."""
+    opening = GobOpening()
+    if start:
+        opening.take(start)
+    while not opening.done:
+        opening.take(_read_exactly(sock, opening.wants, deadline))
+    return opening
+
+
+def _answer_in_gob(sock: socket.socket, opening: GobOpening, peer_id: bytes) -> _Greeted:
+    encoder = GobEncoder()
+    sock.sendall(encoder.handshake(opening.id_hash, peer_id))
+    handshake = Handshake(opening.id_hash, opening.peer_id, _NO_ABILITIES)
+    return handshake, GobStreams(opening.decoder, encoder)
+
+
+def _read_exactly(
+    sock: socket.socket,
+    size: int,
+    deadline: float,
+    raw: bytes = b"",
+    check: Callable[[bytes], None] = lambda raw: None,
+) -> bytes:
+    """So many bytes of a handshake, with those that are here already; `check` looks at them as they come."""
     while len(raw) < size:
         left_s = deadline - monotonic()
         if left_s <= 0:
@@ -312,8 +433,7 @@ def _read_exactly(sock: socket.socket, size: int, deadline: float) -> bytes:
         if not part:
             raise ProtocolError("it closed the connection during the handshake")
         raw += part
-        if size == OPENING_BYTES:
-            check_protocol(raw)
+        check(raw)
     return raw
 
 

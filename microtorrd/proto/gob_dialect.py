@@ -12,6 +12,8 @@ Rules
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.gob import (
@@ -214,6 +216,13 @@ class GobEncoder:
                 raw += message(slice_definition(self._next_id, b"[]bool", BOOL))
                 self._next_id += 1
         return raw, body + sint(type_id)
+
+
+class GobStreams(NamedTuple):
+    """Both directions of a connection, as its handshake has left them."""
+
+    decoder: Decoder
+    encoder: GobEncoder
 
 
 def _definition(name: str, type_id: int) -> bytes:
