@@ -15,8 +15,8 @@ from time import monotonic
 from typing import Any
 
 import gevent
-from certifi import where
 from gevent import socket
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from microtorrd.core.tiers import Place
 from microtorrd.errors import TrackerUnreachable, WebSeedError
@@ -171,7 +171,7 @@ class WebConnector:
             raise WebSeedError(str(error)) from error
 
     def _connect(self, route: Route, place: Place, deadline: float) -> WebStream:
-        context = _context(self._bundle or where()) if place.scheme == "https" else None
+        context = _context(self._bundle or str(DEFAULT_CA_BUNDLE_PATH)) if place.scheme == "https" else None
         sock: Any = socket.socket(socket.AF_INET6 if route.is_ipv6 else socket.AF_INET, socket.SOCK_STREAM)
         stream: WebStream | None = None
         is_ready = False
