@@ -103,6 +103,7 @@ def detail_row(torrent: Torrent | Resolver) -> Row:
         "settings": settings_row(record),
         "confirmed": record.confirmed,
         "trackers": tracker_rows(torrent),
+        "web_seeds": web_seed_rows(torrent),
         "last_download": torrent.content.last_download,
     }
 
@@ -201,6 +202,13 @@ def tracker_row(status: TrackerStatus) -> Row:
     }
 
 
+def web_seed_rows(torrent: Torrent) -> list[Row]:
+    """The web seeds and how each does."""
+    if torrent.host is None:
+        return []
+    return [status._asdict() for status in torrent.host.web_seeds.status(torrent.facilities.clock())]
+
+
 def _resolver_row(resolver: Resolver) -> Row:
     """A magnet link as a row like all others: what nobody knows yet is 0 or null."""
     record, id_hash = resolver.record, resolver.link.id_hash
@@ -248,6 +256,7 @@ def _resolver_details(resolver: Resolver) -> Row:
         "settings": settings_row(resolver.record),
         "confirmed": False,
         "trackers": tracker_rows(resolver),
+        "web_seeds": [],
         "last_download": None,
     }
 

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from microtorrd import logs
 from microtorrd.core.tiers import place_of
@@ -41,6 +42,20 @@ REST_LONGEST_S = 1800.0
 
 #: After this time a connection that was closed by us, for reasons that were not the server's, is made again.
 PARTED_S = 5.0
+
+
+#: What people see of a web seed. `idle`: nothing is wanted of it now.
+WebSeedState = Literal["idle", "connecting", "working", "resting", "banned"]
+
+
+class WebSeedStatus(NamedTuple):
+    """One web seed, for people."""
+
+    url: str  # without a password
+    state: WebSeedState
+    connections: int
+    retry_in_s: float | None  # where it rests
+    message: str  # what went wrong last
 
 
 class Seed:
@@ -131,6 +146,21 @@ class WebSeeds:
             if seed.files.url == url:
                 seed.banned, seed.message = True, reason
 
+    def status(self, now: float) -> list[WebSeedStatus]:
+        """All of them that can be used, in the order of the metainfo."""
+        return [self._status(seed, now) for seed in self._seeds]
+
+    def _status(self, seed: Seed, now: float) -> WebSeedStatus:
+        state: WebSeedState = "idle"
+        rests_s = None
+        if seed.banned:
+            state = "banned"
+        elif seed.wires:
+            state = "working" if any(wire.has_joined for wire in seed.wires) else "connecting"
+        elif seed.failures and seed.rest_until > now:
+            state, rests_s = "resting", seed.rest_until - now
+        return WebSeedStatus(shown(seed.files.url), state, len(seed.wires), rests_s, seed.message)
+
     def _may_open(self, seed: Seed, missing: int, now: float) -> bool:
         if seed.banned or seed.rest_until > now:
             return False
@@ -172,3 +202,9 @@ def host_of(url: str) -> str:
     """The host and no more: a URL may hold a password."""
     place = place_of(url)
     return "" if place is None else place.host
+
+
+def shown(url: str) -> str:
+    """The URL without name and password."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

@@ -93,6 +93,7 @@ class TorrentDetails(Torrent):
     settings: Settings
     confirmed: Annotated[bool, Meta(description="the whole content was compared with id_hash")]
     trackers: list[Tracker]
+    web_seeds: list[WebSeed]
     last_download: Annotated[
         dict[str, Any] | None, Meta(description="how it went; null: not downloaded while this daemon ran")
     ]
@@ -168,6 +169,16 @@ class Tracker(TypedDict):
     seeders: int | None
     leechers: int | None
     message: str | None
+
+
+class WebSeed(TypedDict):
+    """One HTTP server that has the content (BEP 19)."""
+
+    url: Annotated[str, Meta(description="without name and password")]
+    state: Literal["idle", "connecting", "working", "resting", "banned"]
+    connections: int
+    retry_in_s: Annotated[float | None, Meta(description="null: it does not rest")]
+    message: Annotated[str, Meta(description="what went wrong last, empty where nothing did")]
 
 
 class Trackers(TypedDict):

@@ -129,11 +129,13 @@ def inspect(id: str, as_json: bool, socket: str | None) -> None:
     if as_json:
         tell(render.as_json(facts))
         return
-    trackers = facts.pop("trackers", [])
+    trackers, web_seeds = facts.pop("trackers", []), facts.pop("web_seeds", [])
     first = {name: facts.pop(name) for name in _HEAD if name in facts}
     tell(render.facts({**first, **facts}))
     if trackers:
         tell("\n" + render.table(TRACKER_COLUMNS, trackers))
+    if web_seeds:
+        tell("\n" + render.table(WEB_SEED_COLUMNS, web_seeds))
 
 
 def _address(row: Row) -> str:
@@ -215,6 +217,10 @@ def _answered(row: Row) -> render.Color | None:
     return "red" if row.get("state") in ("failed", "error", "failing") else None
 
 
+def _served(row: Row) -> render.Color | None:
+    return "red" if row.get("state") in ("resting", "banned") else None
+
+
 TRACKER_COLUMNS = (
     Column("TIER", lambda row: str(row.get("tier", "")), right=True),
     Column("TRACKER", lambda row: row["url"], gives_way=True),
@@ -225,6 +231,15 @@ TRACKER_COLUMNS = (
     Column("LAST", lambda row: render.moment(row.get("last_announce_at"))),
     Column("NEXT", lambda row: render.moment(row.get("next_announce_at"))),
     Column("MESSAGE", lambda row: row.get("message") or "", color=_answered, gives_way=True),
+)
+
+
+WEB_SEED_COLUMNS = (
+    Column("WEB SEED", lambda row: row["url"], gives_way=True),
+    Column("STATE", lambda row: row["state"], color=_served),
+    Column("OPEN", lambda row: str(row["connections"]), right=True),
+    Column("RETRY IN", lambda row: render.duration(row["retry_in_s"]), right=True),
+    Column("MESSAGE", lambda row: row["message"], color=_served, gives_way=True),
 )
 
 

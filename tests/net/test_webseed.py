@@ -323,7 +323,7 @@ def test_a_download_limit_is_kept(bench: WebBench, serve: Serve) -> None:
     began = time.monotonic()
     wire.fetch(slots)
     facts.wait(lambda: len(facts.slots) == len(slots))
-    assert time.monotonic() - began > 0.2  # 0.25
+    assert time.monotonic() - began > 0.15  # 0.25, and the last part of it is paid for afterwards
     assert bench.right(slots)
 
 

@@ -139,6 +139,7 @@ class FakeSession:
             },
             "confirmed": False,
             "trackers": self.trackers(id),
+            "web_seeds": [],
             "last_download": None,
         }
 

@@ -121,6 +121,7 @@ def test_a_server_of_wrong_bytes_is_banned_and_the_peers_are_not(
     assert filecmp.cmp(content, leecher.save_to / "file.bin", shallow=False)
     shown = json.loads(mtorrctl(leecher, "inspect", "all", "--json").stdout)
     assert shown["corrupt_pieces"] >= 3
+    assert [(seed["url"], seed["state"]) for seed in shown["web_seeds"]] == [(liar.url, "banned")]
     assert leecher.call("session.stats")["banned_hosts"] == 0
 
 
@@ -143,6 +144,11 @@ def test_a_bad_server_beside_a_good_one_is_survived(
     add(leecher, torrent(content, bad.url, good.url))
     wait_until(leecher, complete)
     assert filecmp.cmp(content, leecher.save_to / "file.bin", shallow=False)
+    (first, second) = leecher.call("torrent.show", id="all")["web_seeds"]
+    assert first["state"] == ("idle" if how == "hang" else "resting")
+    assert (first["retry_in_s"] or 0) > {"404": 3500, "503": 50, "html": 1700, "loop": 1700, "hang": -1}[how]
+    assert (second["state"], second["connections"], second["message"]) == ("idle", 0, "")
+    assert "WEB SEED" in mtorrctl(leecher, "inspect", "all").stdout
     assert len(bad.seen) <= (6 if how == "loop" else 1)
     assert len(good.seen) > 0
 
