@@ -3,7 +3,9 @@
 Rules:
 - the extended handshake goes first, then what we have: BEP 3 and 6 put the bitfield first, yet libtorrent,
   Transmission and aria2 all send the other order, so that is the one that everybody has been tested with;
-- from a peer, what it has may come after extended messages and keep-alives, and after nothing else;
+- from a peer, what it has comes after extended messages and keep-alives, else it has nothing until it says
+  so; BEP 3 and 6 want the bitfield there or nowhere, yet aria2 sends one later in place of twenty haves, and
+  have-all in place of its last ones: then what is new in it counts, and nothing is taken back;
 - numbers pass `geometry` before they are used; a message of an extension that was not agreed on is a fault;
 - what changes nothing is noise, and noise is bounded (`Swarm.hear_noise`); so is what changes something only
   to change it back: chokes, interest, words about oneself.
@@ -224,21 +226,35 @@ class Conversation:
 
     def _on_bitfield(self, peer: Peer, message: BitfieldMessage, now: float) -> None:
         have = Bitfield.from_bytes(message.raw, self._swarm.geometry.piece_count)
-        self._has_first(peer, have)
+        if peer.known:
+            self._has_more(peer, have, now)
+        else:
+            self._has_first(peer, have)
 
     def _on_have_all(self, peer: Peer, _: HaveAll, now: float) -> None:
-        self._has_first(peer, self._swarm.full)
+        if peer.known:
+            self._has_more(peer, self._swarm.full, now)
+        else:
+            self._has_first(peer, self._swarm.full)
 
     def _on_have_none(self, peer: Peer, _: HaveNone, now: float) -> None:
-        self._has_first(peer, None)
-
-    def _has_first(self, peer: Peer, have: Bitfield | None) -> None:
-        """The peer says for the first and only time what it has."""
         if peer.known:
-            raise ProtocolError("a bitfield that is not the first message")
+            raise ProtocolError("a have-none that is not the first message")
         peer.known = True
-        if have is None:
-            return
+
+    def _has_more(self, peer: Peer, have: Bitfield, now: float) -> None:
+        """The peer says again what it has."""
+        news = have.bits if peer.have is None else have.bits & ~peer.have.bits
+        if not news.any():
+            self._swarm.hear_noise(peer)
+        for piece in news.search(1):
+            self._on_have(peer, Have(piece), now)
+            if peer.condemned is not None:
+                return
+
+    def _has_first(self, peer: Peer, have: Bitfield) -> None:
+        """The peer says for the first time what it has."""
+        peer.known = True
         if have.complete:
             peer.joined_as_seed = True
             self._has_everything(peer)

@@ -6,6 +6,7 @@ import pytest
 
 from microtorrd.core import events
 from microtorrd.core.events import AddressesFound, Dial, DialFailed, SwarmSettings
+from microtorrd.core.swarm import NOISE_MAX
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (
     BitfieldMessage,
@@ -16,9 +17,8 @@ from microtorrd.proto.messages import (
     Interested,
     KeepAlive,
     NotInterested,
-    Unchoke,
 )
-from tests.core.rig import INFO_HASH, OUR_ID, Rig, dropped, noted, of, peer_id, told
+from tests.core.rig import INFO_HASH, OUR_ID, Rig, bits, dropped, noted, of, peer_id, told
 
 
 def introduction(**fields: object) -> Extended:
@@ -68,15 +68,39 @@ def test_the_same_content_in_other_pieces_is_told_apart() -> None:
     assert not dropped(rig.say(2, introduction(info_hash=INFO_HASH)))
 
 
-def test_a_bitfield_may_follow_extended_messages_and_keep_alives_only() -> None:
+def test_a_bitfield_may_follow_extended_messages_and_keep_alives() -> None:
     rig = Rig("..")
     rig.connect(1, extended=True)
     assert not dropped(rig.say(1, introduction(), KeepAlive(), BitfieldMessage(b"\x80")))
-    assert dropped(rig.say(1, BitfieldMessage(b"\x80")))  # twice
-    rig.connect(2)
-    assert dropped(rig.say(2, Have(0), BitfieldMessage(b"\x80")))
-    rig.connect(3)
-    assert dropped(rig.say(3, Unchoke(), HaveAll()))
+    assert rig.peer(1).have == bits("x.")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_later_bitfield_adds_what_is_new_in_it(fast: bool) -> None:
+    rig = Rig("x....")
+    rig.join(1, "x...." if fast else "", fast=fast)
+    assert told(rig.say(1, BitfieldMessage(b"\xe0")), 1) == [Interested()]
+    assert rig.peer(1).have == bits("xxx..")
+    assert rig.pieces_asked(1) == {1, 2}
+    rig.say(1, BitfieldMessage(b"\x18"))  # what is not in it any more is not taken back
+    assert rig.peer(1).is_seed
+    rig.say(1, BitfieldMessage(b"\xf8"), BitfieldMessage(b"\x00"))
+    assert rig.peer(1).is_seed
+
+
+def test_have_all_in_place_of_the_last_haves() -> None:
+    rig = Rig("xx..")
+    rig.join(1, "x...")
+    assert not dropped(rig.say(1, HaveAll(), HaveAll()))
+    assert rig.peer(1).is_seed
+    assert rig.pieces_asked(1) == {2, 3}
+    assert dropped(rig.say(1, HaveNone()))
+
+
+def test_bitfields_without_news_are_noise() -> None:
+    rig = Rig("..")
+    rig.join(1, "x.")
+    assert dropped(rig.say(1, *[BitfieldMessage(b"\x80")] * (NOISE_MAX + 1)))
 
 
 def test_ourselves_are_never_dialed_again() -> None:
