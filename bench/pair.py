@@ -1,7 +1,7 @@
 """One seeder, one leecher, 1 GiB in pieces of 1 MiB over loopback: each client to itself, and to the other.
- Timed from the moment the leecher is told to start until all is there and verified.
+Timed from the moment the leecher is told to start until all is there and verified.
 
-    python -m bench.pair [PAIRS]
+   python -m bench.pair [PAIRS]
 """
 
 from __future__ import annotations
