@@ -198,6 +198,7 @@ class Resolver:
         if (
             not self.takes_peers
             or self.crew.stopped
+            or joined.gob is not None  # the original knows nothing of metadata
             or facilities.connections >= facilities.config.limits.connections
         ):
             joined.sock.close()

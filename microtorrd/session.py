@@ -297,7 +297,7 @@ class Session:
         self._register(torrent)
         try:
             self.facilities.ledger.resolve_magnet(chosen.swarm_id, record)
-        except StorageError as error:
+        except (StorageError, Duplicate) as error:
             self._unregister(torrent)
             self._register(resolver)
             resolver.fail(f"the torrent cannot be put on record: {error}")

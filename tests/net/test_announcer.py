@@ -405,6 +405,34 @@ def test_reannouncing_keeps_its_distance(session: Session) -> None:
     assert len(tracker.seen) == 1
 
 
+def test_who_takes_over_is_not_taken_for_gone(session: Session) -> None:
+    arrived, go_on = Event(), Event()
+
+    def slow_at_first(seen: Seen) -> bytes:
+        if not arrived.is_set():
+            arrived.set()
+            go_on.wait(PATIENCE_S)
+        return http(EMPTY)
+
+    quick, slow = FakeTracker(), FakeTracker(slow_at_first)
+    first = session.torrent([quick.url], announce_as="bittorrent")
+    second = session.torrent([slow.url], announce_as="bittorrent")
+    heirs = [session.torrent([tracker.url], announce_as="bittorrent") for tracker in (quick, slow)]
+    with closing(quick, slow), running(first, second):
+        session.until(lambda: len(session.notes) == 1)
+        arrived.wait(PATIENCE_S)
+        # One has been heard, the other one is being heard just now.
+        first.hand_over()
+        second.hand_over()
+        go_on.set()
+        with running(*heirs):
+            quick.wait_for(2)
+            slow.wait_for(2)
+            assert events(quick, "bittorrent") == events(slow, "bittorrent") == ["started", "started"]
+            parted(session, *heirs)
+        assert events(quick, "bittorrent")[2:] == events(slow, "bittorrent")[2:] == ["stopped"]
+
+
 def test_reannouncing_before_the_start_or_after_the_stop_does_nothing(session: Session) -> None:
     tracker = FakeTracker()
     torrent = session.torrent([tracker.url])

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import pytest
+from gevent import socket
 
 from bench.daemons import Daemon
+from microtorrd.proto import metainfo
+from microtorrd.proto.extended import ExtendedHandshake
+from microtorrd.proto.frames import encode
+from microtorrd.proto.handshake import HANDSHAKE_BYTES, Handshake
+from microtorrd.proto.messages import Extended, HaveNone
+from microtorrd.proto.metadata import (
+    NAME,
+    NUMBER,
+    MetadataData,
+    MetadataRequest,
+    decode_metadata,
+    encode_metadata,
+    piece_size,
+)
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
 
 MIB = 1 << 20
@@ -119,3 +138,132 @@ def test_one_that_leads_nowhere_can_be_removed(make_daemon: MakeDaemon) -> None:
     leecher.stop()
     leecher.start()
     assert leecher.call("torrent.list")["torrents"] == []
+
+
+class Liar:
+    """A peer that has the metadata, it says, and hands over as many zeros as it promised."""
+
+    def __init__(self, info_hash: bytes, size: int) -> None:
+        self.info_hash = info_hash
+        self.size = size
+        self.given = 0
+        self._listener = socket.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self.port: int = self._listener.getsockname()[1]
+        self._greenlets = [gevent.spawn(self._accept)]
+
+    def close(self) -> None:
+        gevent.killall(self._greenlets)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self._listener.accept()
+            self._greenlets.append(gevent.spawn(self._talk, sock))
+
+    def _talk(self, sock: socket.socket) -> None:
+        with sock, sock.makefile("rb") as stream:
+            stream.read(HANDSHAKE_BYTES)
+            number = 0
+            words = ExtendedHandshake(m={NAME: NUMBER}, client="liar", metadata_size=self.size)
+            sock.sendall(Handshake(self.info_hash, b"-LI0000-%012d" % self.port).encode())
+            sock.sendall(encode(Extended(0, words.encode())) + encode(HaveNone()))
+            while len(head := stream.read(4)) == 4:
+                frame = stream.read(int.from_bytes(head, "big"))
+                if frame[:2] == b"\x14\x00":
+                    number = ExtendedHandshake.decode(frame[2:]).m.get(NAME, 0)
+                elif frame[:2] == bytes((20, NUMBER)):
+                    asked = decode_metadata(frame[2:])
+                    assert isinstance(asked, MetadataRequest)
+                    zeros = bytes(piece_size(self.size, asked.piece))
+                    answer = encode_metadata(MetadataData(asked.piece, self.size, zeros))
+                    sock.sendall(encode(Extended(number, answer)))
+                    self.given += 1
+
+
+@pytest.mark.parametrize("lie", ["about the bytes", "about the size"])
+def test_past_liars(content: Path, make_daemon: MakeDaemon, lie: str) -> None:
+    seeder, leecher = make_daemon("seeder"), make_daemon("leecher")
+    link = share(seeder, content, "-t", "http://127.0.0.1:9/announce", "-l", "1024")
+    meta = metainfo.parse(Path(f"{content}.mtorrent").read_bytes())
+    assert len(meta.raw_info) > 3 * 16384
+    size = len(meta.raw_info) + (0 if lie == "about the bytes" else 100_000)
+    liar = Liar(meta.info_hash, size)
+    try:
+        link = with_peer(link, liar.port)
+        assert mtorrctl(leecher, "add", f"{link}&x.pe=127.0.0.1:{port_of(seeder)}").returncode == 0
+        wait_until(leecher, lambda row: row["state"] == "seeding")
+        assert liar.given
+    finally:
+        liar.close()
+    assert (leecher.save_to / "thing.bin").read_bytes() == content.read_bytes()
+
+
+class Libtorrent:
+    """libtorrent in a process of its own, which says what it has done."""
+
+    def __init__(self, *arguments: object) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.swarm.magnet_client", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def says(self, word: str) -> str:
+        """What follows this word on its next line."""
+        assert self._process.stdout is not None
+        with gevent.Timeout(60):
+            first, _, rest = self._process.stdout.readline().strip().partition(" ")
+        assert first == word
+        return rest
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def libtorrent() -> Iterator[list[Libtorrent]]:
+    """Put them in here, and they end with the test."""
+    clients: list[Libtorrent] = []
+    yield clients
+    for client in clients:
+        client.end()
+
+
+def test_libtorrent_follows_our_link(
+    tmp_path: Path, content: Path, make_daemon: MakeDaemon, libtorrent: list[Libtorrent]
+) -> None:
+    seeder = make_daemon("seeder")
+    link = share(seeder, content, "-t", "http://127.0.0.1:9/announce", "-l", "1024")
+    directory = tmp_path / "libtorrent"
+    directory.mkdir()
+    began = time.monotonic()
+    client = Libtorrent("fetch", link, directory, port_of(seeder))
+    libtorrent.append(client)
+    assert client.says("resolved") == only_row(seeder)["info_hash"]
+    assert time.monotonic() - began < RESOLVE_S
+    client.says("done")
+    assert (directory / "thing.bin").read_bytes() == content.read_bytes()
+
+
+def test_we_follow_the_link_to_a_seeding_libtorrent(
+    tmp_path: Path, content: Path, make_daemon: MakeDaemon, libtorrent: list[Libtorrent]
+) -> None:
+    made = mtorrctl(make_daemon("unused"), "create", content, "-l", "1024", "-o", tmp_path / "x.torrent")
+    assert made.returncode == 0, made.stderr
+    client = Libtorrent("seed", tmp_path / "x.torrent", tmp_path)
+    libtorrent.append(client)
+    port = client.says("ready")
+    info_hash = metainfo.parse((tmp_path / "x.torrent").read_bytes()).info_hash.hex()
+    leecher = make_daemon("leecher")
+    began = time.monotonic()
+    link = f"magnet:?xt=urn:btih:{info_hash}&x.pe=127.0.0.1:{port}"
+    assert mtorrctl(leecher, "add", link).returncode == 0
+    wait_until(leecher, lambda row: row["size_bytes"] > 0, timeout_s=30)
+    assert time.monotonic() - began < RESOLVE_S
+    row = wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert row["name"] == "thing.bin"
+    assert (leecher.save_to / "thing.bin").read_bytes() == content.read_bytes()
