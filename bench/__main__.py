@@ -41,10 +41,15 @@ SUITES: dict[str, tuple[str, Callable[[int], list[Row]]]] = {
 
 def main() -> int:
     """Run what is asked for; print tables; write the document when everything ran."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("suites", nargs="*", choices=SUITES, default=[], help="which; all by default")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description="Measure, and write the tables down."
+    )
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row (default 5)")
     options = parser.parse_args()
+    unknown = [name for name in options.suites if name not in SUITES]
+    if unknown:
+        parser.error(f"there is no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
     tables = []
     for name in options.suites or SUITES:
         title, measure = SUITES[name]

@@ -1,9 +1,10 @@
-"""One seeder, many leechers: how close the swarm comes to the fluid limit, and how often the seeder sends a byte.
+"""One seeder, many leechers: how near to the fluid limit, and how often the seeder sends each byte.
 
     python -m bench.fanout [ROUNDS]
 
-With a seeder that sends u bytes a second and N leechers that send U together, S bytes cannot be everywhere before
-max(S/u, S·N/(u+U)). Uncapped there is no such limit on one machine: the figure is what all leechers received.
+With a seeder that sends u bytes a second and N leechers that send U together, S bytes cannot be everywhere
+before max(S/u, S·N/(u+U)). Uncapped there is no such limit on one machine: the figure is what all leechers
+received.
 """
 
 from __future__ import annotations
