@@ -38,15 +38,17 @@ def make_tree(directory: Path, size_bytes: int) -> Path:
     return root
 
 
-def difference(wanted: Path, found: Path) -> str | None:
+def difference(wanted: Path, found: Path, *, empty_too: bool = True) -> str | None:
     """The first thing that is not the same in both, or None. What is there besides does not count: clients
-    keep notes of their own beside the content."""
+    keep notes of their own beside the content. `empty_too`: files without a byte must be there."""
     if wanted.is_file():
         names = [Path()]
     else:
         names = sorted(path.relative_to(wanted) for path in wanted.rglob("*") if path.is_file())
     for name in names:
         ours, theirs = wanted / name, found / name
+        if not (empty_too or ours.stat().st_size):
+            continue
         if not theirs.is_file():
             return f"{theirs} is missing"
         if ours.stat().st_size != theirs.stat().st_size:

@@ -152,11 +152,19 @@ class Meeting:
             assert not note["failure"], note
             self._announces.append(note)
 
-    def wait_for_content(self, wanted: Path, found: Path, *, who: str, timeout_s: float = PATIENCE_S) -> None:
+    def wait_for_content(
+        self,
+        wanted: Path,
+        found: Path,
+        *,
+        who: str,
+        empty_too: bool = True,
+        timeout_s: float = PATIENCE_S,
+    ) -> None:
         """Until `found` is `wanted`, byte by byte."""
         next_look = time.monotonic()
         end = next_look + timeout_s
-        while (what := difference(wanted, found)) is not None:
+        while (what := difference(wanted, found, empty_too=empty_too)) is not None:
             assert time.monotonic() < end, f"{who} has not everything after {timeout_s:g} s: {what}"
             for foreign in self.foreigners:
                 assert foreign.is_alive(), f"{foreign.name} has ended"

@@ -16,7 +16,7 @@ def foreign_downloads(meeting: Meeting, kind: type[Foreign], content: Path) -> N
     seed(meeting, meeting.tracker, metainfo, content)
     save_to = meeting.directory / "theirs"
     meeting.foreign(kind, metainfo, save_to)
-    meeting.wait_for_content(content, save_to / content.name, who=kind.name)
+    wait_for_foreign(meeting, kind, content, save_to)
     if kind.tells_completion:
         meeting.wait_for_announce(kind.peer_id_start, holding="event=completed")
 
@@ -41,10 +41,16 @@ def mixed_swarm(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
     leechers = [meeting.daemon(f"leecher-{number}") for number in (1, 2)]
     for leecher in leechers:
         meeting.add(leecher, metainfo)
-    meeting.wait_for_content(content, save_to / content.name, who=kind.name)
+    wait_for_foreign(meeting, kind, content, save_to)
     for leecher in leechers:
         meeting.wait_for_content(content, leecher.save_to / content.name, who=leecher.directory.name)
         wait_until_seeding(leecher)
+
+
+def wait_for_foreign(meeting: Meeting, kind: type[Foreign], content: Path, save_to: Path) -> None:
+    """Until it has everything."""
+    found = save_to / content.name
+    meeting.wait_for_content(content, found, who=kind.name, empty_too=kind.makes_empty_files)
 
 
 def seed(meeting: Meeting, daemon: Daemon, metainfo: Path, content: Path) -> None:

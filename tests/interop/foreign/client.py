@@ -24,6 +24,8 @@ class Foreign:
     peer_id_start: ClassVar[str]
     #: Whether it tells the tracker at once when it has everything.
     tells_completion: ClassVar[bool] = True
+    #: Whether it makes the files of a torrent that have no bytes.
+    makes_empty_files: ClassVar[bool] = True
 
     def __init__(self, home: Path, place: Place) -> None:
         self.home = home

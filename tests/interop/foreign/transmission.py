@@ -17,6 +17,7 @@ class Transmission(Foreign):
     programs: ClassVar[tuple[str, ...]] = ("transmission-daemon",)
     version_command: ClassVar[tuple[str, ...]] = ("transmission-daemon", "--version")
     peer_id_start: ClassVar[str] = "-TR"
+    makes_empty_files: ClassVar[bool] = False
 
     def join(self, metainfo: Path, save_to: Path) -> None:
         """It finds the torrent when it starts, and checks what is there."""
