@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from gevent import get_hub
 from gevent.event import Event
 
 from microtorrd.core.events import (
@@ -233,7 +234,9 @@ class Content:
     def raw_info(self) -> bytes:
         """The info dictionary, byte for byte. Waits. Raises StorageError, NotFound."""
         raw = self._facilities.ledger.metainfo(self.record.info_hash)
-        return self._facilities.pool.call(lambda: metainfo_room.parse(raw).raw_info, lane="bulk")
+        # Not in a disk thread: a peer should not wait behind a check of terabytes.
+        info: bytes = get_hub().threadpool.apply(lambda: metainfo_room.parse(raw).raw_info)
+        return info
 
     def forget_hashes(self) -> None:
         """The content is whole: its hashes are needed only for a check, and can be had again."""

@@ -22,7 +22,7 @@ LOOK_EVERY_S = 0.2
 LOOK_AT_LEAST_EVERY_S = 2.0
 
 #: After these there is something to see at once.
-DECISIVE = ("completed", "state_changed", "storage_failed", "torrent_removed", "daemon_stopping")
+DECISIVE = ("completed", "resolved", "state_changed", "storage_failed", "torrent_removed", "daemon_stopping")
 
 
 def wait_until_whole(

@@ -29,6 +29,7 @@ from microtorrd.proto.metadata import (
     encode_metadata,
     piece_size,
 )
+from microtorrd.rpc import results
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
 
 MIB = 1 << 20
@@ -141,9 +142,9 @@ def test_one_that_leads_nowhere_can_be_removed(make_daemon: MakeDaemon) -> None:
 
 
 class Liar:
-    """A peer that has the metadata, it says, and hands over as many zeros as it promised."""
+    """A peer that has the metadata, it says, and hands over as many zeros as it promised; or has none."""
 
-    def __init__(self, info_hash: bytes, size: int) -> None:
+    def __init__(self, info_hash: bytes, size: int | None) -> None:
         self.info_hash = info_hash
         self.size = size
         self.given = 0
@@ -176,10 +177,37 @@ class Liar:
                 elif frame[:2] == bytes((20, NUMBER)):
                     asked = decode_metadata(frame[2:])
                     assert isinstance(asked, MetadataRequest)
+                    assert self.size is not None
                     zeros = bytes(piece_size(self.size, asked.piece))
                     answer = encode_metadata(MetadataData(asked.piece, self.size, zeros))
                     sock.sendall(encode(Extended(number, answer)))
                     self.given += 1
+
+
+def test_what_people_see_has_the_same_keys_as_of_a_torrent(make_daemon: MakeDaemon) -> None:
+    leecher = make_daemon("leecher")
+    useless = Liar(b"\xab" * 20, None)
+    link = (
+        f"magnet:?xt=urn:btih:{'ab' * 20}&dn=some+thing&tr=http://127.0.0.1:9/&x.pe=127.0.0.1:{useless.port}"
+    )
+    try:
+        assert mtorrctl(leecher, "add", link).returncode == 0
+        row = wait_until(leecher, lambda row: row["peers"] == 1)
+        assert (row["name"], row["state"], row["progress"]) == ("some thing", "resolving", 0.0)
+        assert row.keys() == results.Torrent.__annotations__.keys()
+        details = leecher.call("torrent.show", id="some thing")
+        assert (
+            details.keys()
+            == {**results.Torrent.__annotations__, **results.TorrentDetails.__annotations__}.keys()
+        )
+        (peer,) = leecher.call("torrent.peers", id="some thing")["peers"]
+        assert peer.keys() == results.Peer.__annotations__.keys()
+        (tracker,) = leecher.call("torrent.trackers", id="some thing")["trackers"]
+        assert tracker["url"] == "http://127.0.0.1:9/"
+        assert mtorrctl(leecher, "pause", "some thing").returncode == 0
+        assert leecher.call("session.stats")["connections"] == 0
+    finally:
+        useless.close()
 
 
 @pytest.mark.parametrize("lie", ["about the bytes", "about the size"])
