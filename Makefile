@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_QUIETLY := -qq --disable-pip-version-check --no-warn-script-location
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long interop lint format bench setup venv clean
+.PHONY: demo test test-long interop lint format bench man setup venv clean
 
 setup: $(READY)
 
@@ -48,6 +48,10 @@ format: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+# Manual pages for man(1), in build/man.
+man: $(READY)
+	@$(BIN)/python packaging/man.py build/man
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info
