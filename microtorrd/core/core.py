@@ -36,6 +36,7 @@ from microtorrd.core.ending import Ending
 from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
+from microtorrd.core.partial import reopen
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.shares import Shares
 from microtorrd.core.spreading import Spreading
@@ -420,6 +421,9 @@ class Core:
         swarm = self.swarm
         peer = swarm.peers.get(fact.peer)
         if peer is None:
+            # It was dropped after its wire had filled these. They are free again and may be lent already:
+            # what others bring for a slot that stays closed would be waste, for ever.
+            reopen(fact.slots, fact.peer)
             return
         peer.heard_at = now
         swarm.wasted_bytes += fact.wasted_bytes

@@ -12,6 +12,7 @@ the same thread, and the peer's `pipeline.out` the sum over its partials. The me
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from microtorrd.core.events import PieceBuffer, Slot
 from microtorrd.core.peer import Peer
@@ -184,3 +185,10 @@ class Partial:
     def contributors(self) -> list[int | None]:
         """Which peer each block came from, in order."""
         return [block.filled_by for block in self.blocks]
+
+
+def reopen(slots: Iterable[Slot], peer: int) -> None:
+    """The peer is gone, and its word on these comes too late to count: others may fill them."""
+    for block in cast("Iterable[Block]", slots):  # the slots that come back are those that were lent here
+        if not block.done and block.filled_by == peer:
+            block.filled_by = None
