@@ -74,14 +74,17 @@ class WebStream:
         """Read what is there: how many bytes, 0 at the end, None when nothing has come. OSError as it is."""
         if self._tls is None:
             return self._tcp.read(buffers)
+        # As much as there is: to lend buffers costs more than to fill them, and records do not end where
+        # buffers do.
         got = 0
         for buffer in buffers:
-            n = self._read_tls(buffer)
-            if not n:
-                return got or n
-            got += n
-            if n < len(buffer):
-                break
+            rest = buffer
+            while rest:
+                n = self._read_tls(rest)
+                if not n:
+                    return got or n
+                got += n
+                rest = rest[n:]
         return got
 
     def wait(self, timeout_s: float) -> bool:
