@@ -125,7 +125,7 @@ def watch(leechers: list[Daemon], began: float) -> list[dict[str, Any]]:
             for number, row in enumerate(rows, 1):
                 print(f"\x1b[2K{line(number, row)}")
             print(
-                f"\x1b[2K  {elapsed:5.1f} s" + ("" if done else f"\x1b[{len(rows) + 1}A\r"),
+                f"\x1b[2K  {elapsed:5.1f} s" + ("" if done else f"\x1b[{len(rows)}A\r"),
                 end="\n" if done else "",
             )
             sys.stdout.flush()
