@@ -30,7 +30,12 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 def require(kind: type[Foreign]) -> None:
     """This client must be here."""
-    for program in kind.programs:
+    require_programs(*kind.programs)
+
+
+def require_programs(*programs: str) -> None:
+    """These programs must be here."""
+    for program in programs:
         if shutil.which(program) is None:
             _lacking(f"{program} is not installed")
 
