@@ -15,6 +15,7 @@ from microtorrd.content import Content, Trusted
 from microtorrd.core import events
 from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Fact, Snapshot, TorrentSettings
+from microtorrd.core.tiers import place_of
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
 from microtorrd.facilities import Facilities
@@ -125,6 +126,14 @@ class Torrent:
         if notes.has_readers:
             notes.publish(kind, info_hash=self.info_hash.hex(), name=self.content.record.name, **facts)
 
+    def _hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
+        """A tracker answered, or has begun to fail."""
+        if kind == "tracker_failed":
+            place = place_of(facts["url"])  # the rest of it may be a passkey
+            tracker = None if place is None else f"{place.host}:{place.port}"
+            self._log.warning(kind, tracker=tracker, dialect=facts["dialect"], reason=facts["message"])
+        self.note(kind, **facts)
+
     def note_progress(self) -> None:
         """Publish how far a transfer or check is."""
         snapshot = self.snapshot()
@@ -169,7 +178,7 @@ class Torrent:
             id_hash=record.id_hash,
             stats=self.announce_stats,
             on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
-            on_note=lambda kind, facts: self.note(kind, **facts),
+            on_note=self._hear_tracker,
         )
         if failure is None:
             self._open_page(core, trusted)

@@ -76,18 +76,14 @@ class Rounds:
         self._hurried = False  # somebody wants peers, not only to be remembered
         self._last_word: Literal["stopped", "completed"] = "stopped"
 
-    @property
-    def works(self) -> bool:
-        """A tracker answers in this dialect."""
-        return any(tracker.registered and tracker.fault is None for tracker in self.tiers)
-
-    @property
-    def outlook(self) -> Others:
-        """How this dialect does, as seen by the other one."""
-        if self.works:
+    def outlook(self, url: str) -> Others:
+        """How this dialect does at that tracker, as seen by the other one."""
+        tracker = next((tracker for tracker in self.tiers if tracker.url == url), None)
+        if tracker is None or tracker.place is None or self.closed:
+            return "fail"
+        if tracker.registered and tracker.fault is None:
             return "work"
-        tried = any(tracker.last_at is not None for tracker in self.tiers)
-        return "fail" if tried or self.closed or self.tiers.next_try() is None else "undecided"
+        return "undecided" if tracker.last_at is None else "fail"
 
     def begin(self, now: float, delay_s: float = 0.0) -> None:
         """Announce from now on; the first one after `delay_s`."""

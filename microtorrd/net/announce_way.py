@@ -53,8 +53,8 @@ class Owner(Protocol):
     pacing: Pacing
     trackers: list[list[str]]  # drawn once for all dialects, so that both talk to the same tracker
 
-    def outlook_beside(self, way: Way) -> Others:
-        """How the other dialect does."""
+    def outlook_beside(self, way: Way, url: str) -> Others:
+        """How the other dialect does at that tracker."""
         ...
 
     def leave(self, way: Way) -> None:
@@ -173,7 +173,7 @@ class Way(Entry):
             str(error),
             self.owner.scheduler.clock(),
             retry_s=error.retry_s,
-            others=self.owner.outlook_beside(self),
+            others=self.owner.outlook_beside(self, turn.tracker.url),
         )
         self._over()
         if is_news and not self.rounds.closed:

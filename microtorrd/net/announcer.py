@@ -153,9 +153,9 @@ class Announcer:
 
     # ------------------------------------------------------------------------------ for the ways below
 
-    def outlook_beside(self, way: Way) -> Others:
-        """How the other dialect does."""
-        return next((other.rounds.outlook for other in self._ways if other is not way), "fail")
+    def outlook_beside(self, way: Way, url: str) -> Others:
+        """How the other dialect does at that tracker."""
+        return next((other.rounds.outlook(url) for other in self._ways if other is not way), "fail")
 
     def leave(self, way: Way) -> None:
         """Send the farewells that this way owes. After a restart the old ways owe none: we are back."""

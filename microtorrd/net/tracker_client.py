@@ -146,7 +146,7 @@ class TrackerClient:
             accept=_ACCEPT[dialect],
             ipv6=None if only else route.is_ipv6,
         )
-        return understood(reply, dialect, is_alive=request.event == "alive")
+        return understood(reply, dialect, request.event)
 
     def _ordered(self, every: Sequence[Route], question: Question) -> list[Route]:
         """The routes to try. IPv4 first in the MicroTorr dialect: the original knows no other."""
@@ -180,8 +180,8 @@ def with_query(url: str, query: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", joined, ""))
 
 
-def understood(reply: HttpReply, dialect: Dialect, *, is_alive: bool) -> AnnounceReply:
-    """Read a reply; what does not look like this dialect at all is DialectRefused.
+def understood(reply: HttpReply, dialect: Dialect, event: str) -> AnnounceReply:
+    """Read the reply to this event; what does not look like this dialect at all is DialectRefused.
 
     A `failure reason` in the right form is a plain TrackerError: the tracker understood, and says no.
     """
@@ -191,12 +191,14 @@ def understood(reply: HttpReply, dialect: Dialect, *, is_alive: bool) -> Announc
         raise DialectRefused("it answers in the BitTorrent dialect")
     if dialect == "bittorrent" and start == b"{" and not says_no:
         raise DialectRefused("it answers in the MicroTorr dialect")
+    if event == "started" and not start and reply.status == 200:
+        raise DialectRefused("the reply is empty")  # which is enough for other events
     try:
         return parse_reply(reply.body, dialect, status=reply.status)
     except PeerForgotten:
         raise
     except TrackerError as error:
-        if is_alive and reply.status in (400, 404, 410):
+        if event == "alive" and reply.status in (400, 404, 410):
             raise PeerForgotten(str(error)) from error
         if reply.status == 429 or reply.status >= 500:
             raise TrackerError(str(error), retry_s=error.retry_s or reply.retry_after_s) from error

@@ -41,8 +41,8 @@ class Trip:
         assert self.turn is not None
         return self.rounds.failed(self.turn, fault, "why", self.now, retry_s=retry_s, others=others)
 
-    def outlook(self) -> Others:
-        return self.rounds.outlook
+    def outlook(self, name: str) -> Others:
+        return self.rounds.outlook(f"http://{name}/announce")
 
     @property
     def wait_s(self) -> float:
@@ -283,10 +283,10 @@ def test_a_dialect_that_is_not_understood_is_no_trouble_while_the_other_one_work
 
 def test_judgement_waits_while_the_other_dialect_is_undecided() -> None:
     trip = Trip("a", "microtorr")
-    assert trip.outlook() == "undecided"
+    assert trip.outlook("a") == "undecided"
     trip.ask()
     assert trip.no("refused", others="undecided") is False
-    assert trip.outlook() == "fail"
+    assert trip.outlook("a") == "fail"
     assert trip.wait_s < 10
     trip.ask()
     assert trip.no("refused", others="fail") is True  # now it is
@@ -329,7 +329,21 @@ def test_without_a_tracker_that_can_be_asked_nothing_is_ever_due() -> None:
     rounds = Rounds([["wss://a/"]], "bittorrent", pacing=Pacing(), chance=random.Random(1))
     rounds.begin(5.0)
     assert rounds.due is None
-    assert rounds.outlook == "fail"
+    assert rounds.outlook("wss://a/") == "fail"
+
+
+def test_each_tracker_is_judged_by_what_it_says_itself() -> None:
+    trip = Trip("page | good | later")
+    trip.ask()
+    trip.no("refused", others="undecided")
+    trip.ask()
+    trip.yes()
+    assert trip.outlook("page") == "fail"
+    assert trip.outlook("good") == "work"
+    assert trip.outlook("later") == "undecided"
+    assert trip.outlook("of another torrent") == "fail"
+    trip.rounds.close()
+    assert trip.outlook("good") == "fail"
 
 
 def test_figures_of_an_answer_stay_until_there_are_others() -> None:

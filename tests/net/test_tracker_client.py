@@ -215,6 +215,7 @@ HTML = b"<!DOCTYPE html><html><body>It works!</body></html>"
         ("microtorr", 400, b"d14:failure reason7:go awaye", DialectRefused),
         ("microtorr", 200, HTML, DialectRefused),
         ("microtorr", 200, b"{}", DialectRefused),
+        ("microtorr", 200, b"", DialectRefused),
         ("microtorr", 404, b"404 page not found\n", DialectRefused),
     ],
 )
@@ -222,7 +223,7 @@ def test_an_answer_that_is_none_is_sorted_by_what_it_shows(
     dialect: Dialect, status: int, body: bytes, error: type[TrackerError]
 ) -> None:
     with pytest.raises(TrackerError) as caught:
-        understood(HttpReply(status, body, None), dialect, is_alive=False)
+        understood(HttpReply(status, body, None), dialect, "started")
     assert type(caught.value) is error
     assert str(caught.value)
 
@@ -240,7 +241,7 @@ def test_an_answer_that_is_none_is_sorted_by_what_it_shows(
 )
 def test_a_tracker_that_forgot_us_wants_started_again(status: int, body: bytes) -> None:
     with pytest.raises(PeerForgotten):
-        understood(HttpReply(status, body, None), "microtorr", is_alive=True)
+        understood(HttpReply(status, body, None), "microtorr", "alive")
 
 
 def test_the_time_to_come_back_is_taken_from_the_reply_or_the_header() -> None:
@@ -251,7 +252,7 @@ def test_the_time_to_come_back_is_taken_from_the_reply_or_the_header() -> None:
         (500, b"", None, None),
     ]:
         with pytest.raises(TrackerError) as caught:
-            understood(HttpReply(status, body, header), "bittorrent", is_alive=False)
+            understood(HttpReply(status, body, header), "bittorrent", "started")
         assert caught.value.retry_s == expected
 
 

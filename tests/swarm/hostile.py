@@ -193,12 +193,13 @@ class Health:
     #: While nobody wants anything: the share of a core that the daemon may use, over this time.
     IDLE_SHARE, IDLE_S = 0.4, 0.25
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, *, spare_descriptors: int = 0) -> None:
+        """`spare_descriptors`: so many more may be open in the end, as those of content added since."""
         assert daemon.process is not None
         self._daemon = daemon
         self._process = psutil.Process(daemon.process.pid)
         self._log_at = len(daemon.log())
-        self._descriptors = self._process.num_fds()
+        self._descriptors = self._process.num_fds() + spare_descriptors
         self._memory = self._process.memory_info().rss
         with open(f"/proc/{self._process.pid}/clear_refs", "w", encoding="ascii") as file:
             file.write("5")  # begin to count the peak anew (proc(5))
