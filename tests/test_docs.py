@@ -17,6 +17,7 @@ from types import ModuleType
 import click
 import pytest
 
+from microtorrd import config
 from microtorrd.__main__ import parser as daemon_parser
 from microtorrd.config import RECORDS
 from microtorrd.errors import StorageError
@@ -242,6 +243,22 @@ def test_settings_that_a_document_names_exist(document: str) -> None:
     assert {name for name in named if not name.endswith(".py")} - set(RECORDS) - set(
         METHODS
     ) - modules == set()
+
+
+def configurations() -> Iterator[tuple[str, str]]:
+    """Each block of code that is a configuration, with its document."""
+    sections = {f"[{record.section}]" for record in RECORDS.values()}
+    for name in DOCUMENTS:
+        for block in re.findall(r"^```\w*\n(.*?)^```$", read(name), re.M | re.S):
+            if not sections.isdisjoint(block.splitlines()):
+                yield name, block
+
+
+@pytest.mark.parametrize(("document", "block"), sorted(configurations()))
+def test_a_configuration_in_a_document_is_right(document: str, block: str, tmp_path: Path) -> None:
+    file = tmp_path / "microtorrd.toml"
+    file.write_text(block)
+    assert config.load(str(file), (), {"HOME": "/home/ada"})
 
 
 def test_every_kind_of_note_is_documented() -> None:
