@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 #: A core greenlet with nobody to talk to waits this long for more work before it ends.
 LINGER_S = 2.0
 
+#: Why an address is not dialed, or its connection not kept.
+FULL = "the daemon has all the connections it may have"
+
 
 class CoreHost:
     """The surroundings of one core."""
@@ -84,6 +87,8 @@ class CoreHost:
         facilities, owner = self._facilities, self._owner
         if facilities.connections >= facilities.config.limits.connections or self._crew.stopped:
             joined.sock.close()
+            if joined.address is not None:
+                self.post((events.DialFailed(joined.address, FULL),))
             return
         if joined.gob is not None and self._content.geometry.max_piece_bytes > PIECE_BYTES_MAX:
             self._log.debug("peer_refused", host=joined.host, reason="pieces too large for its dialect")
@@ -218,7 +223,7 @@ class CoreHost:
     def _connect(self, address: Address) -> None:
         facilities = self._facilities
         if facilities.connections >= facilities.config.limits.connections:
-            self.post((events.DialFailed(address, "the daemon has all the connections it may have"),))
+            self.post((events.DialFailed(address, FULL),))
             return
         record = self._content.record
         try:

@@ -358,7 +358,7 @@ class Torrent:
 
     def verify(self) -> None:
         """Check all content again."""
-        self._act(events.RecheckWanted(range(self.content.geometry.piece_count)))
+        self._act(events.RecheckWanted(range(self.content.geometry.piece_count), at_once=True))
 
     def reannounce(self) -> None:
         """Ask the trackers for peers now, as far as they allow."""

@@ -91,7 +91,7 @@ class AllowedFast(NamedTuple):
 
 
 class Extended(NamedTuple):
-    """A message of the extension protocol (BEP 10): 0 is its handshake, others as that handshake named them."""
+    """A message of the extension protocol (BEP 10): 0 is its handshake, which names the others."""
 
     number: int
     payload: bytes
