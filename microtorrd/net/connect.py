@@ -33,7 +33,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.listening import name_of, open_sockets
 from microtorrd.net.stream import tune
-from microtorrd.proto.gob_dialect import GOB_START, GobEncoder, GobOpening, GobStreams
+from microtorrd.proto.gob_dialect import GobEncoder, GobOpening, GobStreams, begins_gob
 from microtorrd.proto.handshake import (
     OPENING_BYTES,
     PEER_ID_BYTES,
@@ -216,7 +216,7 @@ class Dialer:
     def _greet(self, sock: socket.socket, swarm_id: bytes, deadline: float) -> _Greeted:
         sock.sendall(Handshake(swarm_id, self._peer_id).encode())
         start = _read_exactly(sock, 1, deadline)
-        if start == GOB_START[:1]:
+        if begins_gob(start):
             raise _SpeaksGob(_read_gob_opening(sock, deadline, start))
         reserved, answered_id = decode_opening(_read_opening(sock, deadline, start))
         if answered_id != swarm_id:
@@ -361,7 +361,7 @@ class Listener:
 
     def _shake_hands(self, sock: socket.socket, deadline: float) -> _Greeted:
         start = _read_exactly(sock, 1, deadline)
-        if start == GOB_START[:1]:
+        if begins_gob(start):
             return self._shake_hands_in_gob(sock, deadline, start)
         reserved, swarm_id = decode_opening(_read_opening(sock, deadline, start))
         self._must_be_here(swarm_id)

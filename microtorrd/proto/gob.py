@@ -25,8 +25,8 @@ from microtorrd.errors import ProtocolError
 BOOL, INT, BYTES, STRING, INTERFACE = 1, 2, 5, 6, 8
 _BASIC = frozenset({BOOL, INT, BYTES, STRING, INTERFACE})
 
-#: The lowest number that a sender gives: the ones below are Go's own.
-FIRST_ID = 65
+#: The lowest number that a sender gives: the ones below are Go's own. Older releases of Go begin with 65.
+FIRST_ID = 64
 
 #: Definitions in one stream (the original needs 8), fields of one structure, bytes of one name.
 TYPES_MAX = 32

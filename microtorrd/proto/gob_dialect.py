@@ -34,9 +34,10 @@ from microtorrd.proto.gob import (
 )
 from microtorrd.proto.handshake import PEER_ID_BYTES
 
-#: What a connection in this dialect begins with: the definition of the handshake's type. Its length and its
-#: number are the same in every stream of the original, as it defines nothing before.
-GOB_START = b"\x36\xff\x81\x03"
+#: What a connection in this dialect begins with: the length of the definition of the handshake's type, which
+#: differs by what numbers a release of Go gives (from 64 on, from 65 on, …); its number; and this.
+GOB_LENGTHS = frozenset(b"\x35\x36\x38")
+GOB_START = b"\x03\x01\x01\x09HandShake"
 
 PROTOCOL = b"MICROTORRv1"
 
@@ -104,7 +105,7 @@ class GobOpening:
     def take(self, raw: bytes) -> None:
         """The next bytes, `wants` at most. ProtocolError for what is no handshake of the original."""
         if self._taken < len(GOB_START):
-            check_start(bytes(self._frame) + raw)
+            _check_start(bytes(self._frame) + raw)
         frame = self._frame
         frame += raw
         self._taken += len(raw)
@@ -144,9 +145,16 @@ class GobOpening:
         self.done = True
 
 
-def check_start(start: bytes) -> None:
-    """Do these first bytes of a connection, as many as came, begin the gob dialect? ProtocolError if not."""
-    if not GOB_START.startswith(start[: len(GOB_START)]):
+def begins_gob(start: bytes) -> bool:
+    """Whether the first byte of a connection may be that of one in this dialect."""
+    return start[0] in GOB_LENGTHS
+
+
+def _check_start(start: bytes) -> None:
+    """Do these first bytes of a connection, as many as came, begin this dialect? ProtocolError if not."""
+    number_bytes = 1 if len(start) < 2 or start[1] < 128 else 257 - start[1]
+    rest = start[1 + number_bytes : 1 + number_bytes + len(GOB_START)]
+    if not begins_gob(start) or number_bytes > 3 or not GOB_START.startswith(rest):
         raise ProtocolError("it speaks neither BitTorrent nor the original's protocol")
 
 

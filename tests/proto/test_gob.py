@@ -16,10 +16,10 @@ from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.gob import Decoder, Reader, message, sint, struct_definition, text, uint
 from microtorrd.proto.gob_dialect import (
-    GOB_START,
     PIECE_END,
     GobEncoder,
     GobOpening,
+    begins_gob,
 )
 from microtorrd.proto.gob_wire import WAITING_MAX, GobWire, Waiting
 from microtorrd.proto.messages import BitfieldMessage, Have, Interested, KeepAlive, NotInterested, Unchoke
@@ -120,7 +120,7 @@ def test_the_handshakes_of_the_original() -> None:
         opening, rest = opened(raw)
         assert (opening.id_hash, opening.peer_id) == (ID_HASH, peer_id)
         assert len(raw) - len(rest) == HANDSHAKE_BYTES
-        assert raw.startswith(GOB_START)
+        assert begins_gob(raw[:1])
 
 
 @given(st.data())
@@ -406,7 +406,32 @@ def test_what_is_no_handshake(raw: bytes) -> None:
 def test_who_speaks_another_protocol_is_found_out_with_the_first_bytes() -> None:
     opening = GobOpening()
     with pytest.raises(ProtocolError, match="neither"):
-        opening.take(b"\x35"[: opening.wants])
+        opening.take(b"\x37"[: opening.wants])
+    for number, byte in enumerate(b"\x36\xff\x81\x03\x01\x01\x09HandSh"):
+        for wrong in (byte ^ 1, byte ^ 0x40):
+            opening = GobOpening()
+            start = SEEDER[:number] + bytes([wrong])
+            if number == 2 or (number == 1 and wrong >= 0xFE):
+                continue  # the number of the type: any will do
+            with pytest.raises(ProtocolError):
+                feed_opening(opening, start + SEEDER[number + 1 : 30])
+
+
+def feed_opening(opening: GobOpening, raw: bytes) -> None:
+    at = 0
+    while at < len(raw):
+        taken = raw[at : at + opening.wants]
+        opening.take(taken)
+        at += len(taken)
+
+
+def test_the_handshake_of_a_newer_go() -> None:
+    """Go 1.27 numbers types from 64 on, which makes this definition a byte shorter."""
+    newer = b"\x35\x7f" + SEEDER[3:16] + b"\x01\xff\x80" + SEEDER[19:55]
+    raw = newer + SEEDER[55:].replace(b"\xff\x82", b"\xff\x80", 1)
+    opening, rest = opened(raw)
+    assert (opening.id_hash, opening.peer_id) == (ID_HASH, SEEDER_ID)
+    assert feed(GobWire(PEER, MEMORY, SMALL_SHAPE, opening.decoder), rest)[-1] == 40  # all of it waste
 
 
 @settings(max_examples=300, deadline=None)
