@@ -405,7 +405,7 @@ def _read_gob_opening(sock: socket.socket, deadline: float, start: bytes = b"") 
     if start:
         opening.take(start)
     while not opening.done:
-        opening.take(_read_exactly(sock, opening.wants, deadline))
+        opening.take(_read_some(sock, opening.wants, deadline))
     return opening
 
 
@@ -425,16 +425,20 @@ def _read_exactly(
 ) -> bytes:
     """So many bytes of a handshake, with those that are here already; `check` looks at them as they come."""
     while len(raw) < size:
-        left_s = deadline - monotonic()
-        if left_s <= 0:
-            raise TimeoutError
-        sock.settimeout(left_s)
-        part = sock.recv(size - len(raw))
-        if not part:
-            raise ProtocolError("it closed the connection during the handshake")
-        raw += part
+        raw += _read_some(sock, size - len(raw), deadline)
         check(raw)
     return raw
+
+
+def _read_some(sock: socket.socket, most: int, deadline: float) -> bytes:
+    left_s = deadline - monotonic()
+    if left_s <= 0:
+        raise TimeoutError
+    sock.settimeout(left_s)
+    part: bytes = sock.recv(most)
+    if not part:
+        raise ProtocolError("it closed the connection during the handshake")
+    return part
 
 
 def _why(error: OSError) -> str:
