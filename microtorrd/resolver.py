@@ -153,6 +153,7 @@ class Resolver:
         addresses = self.resolution.addresses()
         self._gone = True
         self.announcer.hand_over()
+        self.resolution.parting = "its metadata is here; it will be called again"
         self.halt()
         self.facilities.active.discard(self)
         return addresses

@@ -113,6 +113,7 @@ class Resolution:
         self.orders: list[Order | Judge] = []
         self.settings = settings
         self.running = False
+        self.parting = "the torrent is stopped"  # why peers are dropped when it stops
         self.peers: dict[int, Stranger] = {}
         self.assemblies: dict[int, Assembly] = {}  # by size
         self.book = Peerbook(chance)
@@ -170,7 +171,7 @@ class Resolution:
         if self.running:
             self.running = False
             for peer in list(self.peers.values()):
-                self._drop(peer, "the torrent is stopped", now)
+                self._drop(peer, self.parting, now)
             self.assemblies.clear()
             self.orders.append(Announce("stopped"))
 
