@@ -183,6 +183,7 @@ class GobPeer:
         self._answer: Event = Event()
         self._news = Event()
         self._chance = random.Random(name)
+        self._socks: list[socket.socket] = []
         self._greenlets: list[gevent.Greenlet] = []
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listening.getsockname()[1]
@@ -195,7 +196,7 @@ class GobPeer:
         assert listed[self.peer_id.decode()]["Port"] == self.port
         for peer in listed.values():
             if peer["Id"].encode() != self.peer_id:
-                link = Link(socket.create_connection((peer["Ip"], peer["Port"])))
+                link = self._link(socket.create_connection((peer["Ip"], peer["Port"])))
                 link.greet(self.id_hash, self.peer_id)
                 assert link.peer_id == peer["Id"].encode(), "another peer than the tracker said"
                 self._adopt(link)
@@ -210,8 +211,8 @@ class GobPeer:
         self.announce("stopped")
         gevent.killall(self._greenlets)
         self._listening.close()
-        for link in self.links:
-            link.sock.close()
+        for sock in self._socks:
+            sock.close()
         assert not self.crash, self.crash
 
     def wait(self) -> None:
@@ -257,13 +258,17 @@ class GobPeer:
     def _accept_all(self) -> None:
         while True:
             sock, _ = self._listening.accept()
-            link = Link(sock)
+            link = self._link(sock)
             try:
                 link.greet(self.id_hash, self.peer_id)
             except (AssertionError, OSError, IndexError):
                 self.garbage += 1  # it goes on, and forgets to close the socket
                 continue
             self._adopt(link)
+
+    def _link(self, sock: socket.socket) -> Link:
+        self._socks.append(sock)
+        return Link(sock)
 
     def _adopt(self, link: Link) -> None:
         assert link.peer_id not in [other.peer_id for other in self.links], "a second connection of one peer"
