@@ -142,7 +142,8 @@ class Fetching:
             peer = ready[at]
             blocks = self._next(peer, peer.room(), now)
             more = bool(blocks)
-            if not more:  # nothing is free for it: once, and no more, it may help with what is late
+            if not more and not self._is_handing(peer):
+                # Nothing is free for it: once, and no more, it may help with what is late.
                 blocks = self._late(peer, peer.room(), now)
             if blocks:
                 if peer not in given:
@@ -162,14 +163,28 @@ class Fetching:
         current = peer.current
         if current is not None and current.free and self._may_ask(peer, current):
             return current.lend(peer, self._least(peer, current, room), now)
-        orphan, joinable = self._begun(peer)
-        if orphan is None and joinable is not None and (self._workshop.starved or self._is_slow(peer)):
-            orphan = joinable
-        partial = orphan or self._begin(peer, now) or joinable
+        partial: Partial | None = None
+        if self._is_handing(peer):
+            partial = self._begin(peer, now)
+            if partial is None and self._is_handing(peer):
+                return ()
+        if partial is None:
+            orphan, joinable = self._begun(peer)
+            if orphan is None and joinable is not None and (self._workshop.starved or self._is_slow(peer)):
+                orphan = joinable
+            partial = orphan or self._begin(peer, now) or joinable
         if partial is None:
             return ()
         peer.current = partial
         return partial.lend(peer, self._least(peer, partial, room), now)
+
+    def _is_handing(self, peer: Peer) -> bool:
+        """Whether it is asked for nothing but the pieces that it hands to us.
+
+        What others began is theirs to finish: somebody whom the seeder does not see may have given it to
+        them, and it would send that piece twice. Where memory is short whatever is begun has to end.
+        """
+        return peer.handing and not self._workshop.picker.sequential and not self._workshop.starved
 
     def _least(self, peer: Peer, partial: Partial, room: int) -> int:
         """How many of the free blocks to ask for; of some peers a piece comes as a whole anyway."""

@@ -146,8 +146,9 @@ class Uploading:
     def _unchoke(self, peer: Peer, now: float) -> None:
         peer.am_choking = False
         peer.unchoked_at = now
-        self._swarm.tell(peer, Unchoke())
+        # What we hand to it goes ahead, or it would begin with pieces of its own choice.
         self._spreading.top_up(peer, now)
+        self._swarm.tell(peer, Unchoke())
 
     def _choke(self, peer: Peer, now: float) -> None:
         peer.am_choking = True
