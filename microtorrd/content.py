@@ -202,6 +202,15 @@ class Content:
         """Files and directories were made."""
         return self._ready_to_write
 
+    def release_files(self) -> None:
+        """Keep none of the files open, so that their filesystem can be unmounted."""
+        if self._files is not None:
+            self._files.close()
+
+    def doubt_files(self) -> None:
+        """Something failed: whether files and directories are there is to be seen to again."""
+        self._ready_to_write = False
+
     def prepare(self) -> None:
         """Make files and directories before the first write. Waits. Raises StorageError."""
         if self._ready_to_write or self.record.seed_only:
@@ -375,6 +384,9 @@ class Content:
         if self._stores:
             self._quiet.wait()
         self._cancelled = False
+        if old.root_device is None and not facilities.pool.call(partial(os.path.isdir, old.root)):
+            self._arrive(old.at(save_to), [None] * len(old.lengths))  # nothing was made there yet
+            return
         facilities.ledger.settle(info_hash)
         hashes = self.hashes()
         self.change(moving_to=save_to)

@@ -1,7 +1,7 @@
 """Every error of the house, sorted by whose fault it is, because that decides what happens next.
 
-`except Exception` stands in two places only (the crew and the RPC dispatcher); everywhere else one of
-these is caught, or nothing is. None of them ever needs a traceback: each message names the thing.
+`except Exception` stands only where work of others is run (the layers test lists these places); everywhere
+else one of these is caught, or nothing is. None of them ever needs a traceback: each message names the thing.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Who runs: crews of named greenlets, with one way to start, one way to crash and one way to stop.
 
 Only `Crew.spawn` starts greenlets. What goes wrong in one without being expected is a bug: it is logged here,
-once, with its traceback, and told to the crew's owner. This is one of the two places where `except Exception`
-stands; the other is the RPC dispatcher.
+once, with its traceback, and told to the crew's owner. This is one of the few places where `except Exception`
+stands; the layers test lists them.
 
 gevent counts a killed greenlet as a successful one: nobody should conclude from a greenlet's end that its
 work was done.

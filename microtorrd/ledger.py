@@ -133,9 +133,9 @@ class Ledger:
         self._wake.set()
 
     def remove(self, info_hash: bytes) -> None:
-        """Strike a torrent out. Waits for the commit. Raises StorageError."""
-        self.close_page(info_hash)
+        """Strike a torrent out. Waits for the commit. Raises StorageError: nothing is changed then."""
         self._run(partial(self._store.remove, info_hash))
+        self.close_page(info_hash)
 
     # ------------------------------------------------------------------------------------- magnet links
 
@@ -181,7 +181,7 @@ class Ledger:
     def settle(self, info_hash: bytes) -> None:
         """Sync this torrent's files and record it clean, before somebody moves them. Waits."""
         page = self._pages.get(info_hash)
-        if page is not None:
+        if page is not None and (page.unsynced or page.dirty):
             self._sync([page])
 
     def will_write(self, info_hash: bytes) -> None:

@@ -25,6 +25,10 @@ Row = dict[str, Any]
 #: A time to the end beyond this is no estimate any more.
 ETA_MAX_S = 365 * 86_400
 
+#: States in which content comes in, and in which it may go out.
+GETTING = frozenset({"downloading", "waiting"})
+GIVING = frozenset({"downloading", "waiting", "checking", "seeding"})
+
 
 def list_row(torrent: Torrent | Resolver) -> Row:
     """One row of `torrent.list`."""
@@ -34,7 +38,9 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
     state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
     uploaded, downloaded = torrent.totals()
-    down_rate = 0.0 if snapshot is None else snapshot.down_bytes_per_s
+    # The meters look back some seconds; what cannot move any more is not shown as moving.
+    down_rate = 0.0 if snapshot is None or state not in GETTING else snapshot.down_bytes_per_s
+    up_rate = 0.0 if snapshot is None or state not in GIVING else snapshot.up_bytes_per_s
     return {
         "name": record.name,
         "info_hash": record.info_hash.hex(),
@@ -44,7 +50,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
         "size_bytes": record.length,
         "done_bytes": done,
         "down_bytes_per_s": round(down_rate),
-        "up_bytes_per_s": 0 if snapshot is None else round(snapshot.up_bytes_per_s),
+        "up_bytes_per_s": round(up_rate),
         "peers": 0 if snapshot is None else snapshot.seeders + snapshot.leechers,
         "seeders": 0 if snapshot is None else snapshot.seeders,
         "eta_s": eta_s(record.length - done, down_rate) if state == "downloading" else None,

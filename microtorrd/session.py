@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 
 import gevent
-from gevent.event import Event
 
 from microtorrd import logs, rows
 from microtorrd.config import Config
@@ -80,7 +79,6 @@ class Session:
         self._to_load: list[Torrent] = []
         self._ticks = 0
         self._stopping = False
-        self.loaded = Event()
         self.tracker_port: int | None = None  # of the tracker that the daemon serves beside us
         self.facilities = Facilities.make(config, crew=crew, clock=clock)
         self._listener: Listener | None = None
@@ -376,8 +374,6 @@ class Session:
         while self._to_load:
             torrent = self._to_load.pop(0)
             torrent.load(None)
-        if not self.loaded.is_set():
-            self.loaded.set()
 
     # --------------------------------------------------------------------------------------- finding
 
@@ -503,15 +499,26 @@ class Session:
                 raise NotAllowed(f"{torrent.name!r} is being moved", info_hash=torrent.info_hash.hex())
         gone = [rows.list_row(torrent) for torrent in found]
         for torrent in found:
+            self._strike(torrent)
+            if torrent not in self._members():
+                continue  # somebody else was quicker
             self._unregister(torrent)
             torrent.halt()
-            if isinstance(torrent, Resolver):
-                self.facilities.ledger.remove_magnet(torrent.info_hash)
-            else:
-                self.facilities.ledger.remove(torrent.info_hash)
             torrent.note("torrent_removed", data=data)
             self._crew.spawn("bury", torrent.bury, data)
         return {"torrents": gone}
+
+    def _strike(self, member: Member) -> None:
+        """Take it off the record; where that cannot be it stays, here as there. Waits for the commit."""
+        ledger = self.facilities.ledger
+        try:
+            if isinstance(member, Resolver):
+                ledger.remove_magnet(member.info_hash)
+            else:
+                ledger.remove(member.info_hash)
+        except StorageError as error:
+            message = f"{member.name!r} cannot be taken off the record: {error}"
+            raise NotAllowed(message, cause=error.cause) from None
 
     def move(self, id: str, save_to: str) -> Row:
         """Move the content of these torrents to another directory, behind this call."""

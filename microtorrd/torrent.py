@@ -165,12 +165,24 @@ class Torrent:
         except StorageError as error:
             failure, trusted = error, Trusted(self.content.claimed)
         self._unopened = failure is not None
-        if not self._gone and not self.crew.stopped:
-            self._begin(trusted, failure)
+        self._begin(trusted, failure)
 
     def _begin(self, trusted: Trusted, failure: StorageError | None) -> None:
         """Make the core and tell it what to do."""
         record = self.content.record
+        wishes: list[Fact] = []
+        if trusted.recheck_all and record.stopped:
+            wishes.append(events.RecheckWanted(range(self.content.geometry.piece_count)))
+        elif trusted.recheck:
+            wishes.append(events.RecheckWanted(trusted.recheck))
+        if not record.stopped:
+            wishes.append(events.Started(recheck=trusted.recheck_all))
+            if failure is None and not (trusted.have.complete and trusted.have.count):
+                failure = self._prepare()
+        if failure is not None:
+            wishes.append(events.StorageFailed(failure))
+        if self._gone or self.crew.stopped:
+            return
         core = self._make_core(trusted.have)
         self.announcer = self.facilities.make_announcer(
             self.content.trackers,
@@ -180,23 +192,11 @@ class Torrent:
             on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
             on_note=self._hear_tracker,
         )
-        if failure is None:
+        if not self._unopened:
             self._open_page(core, trusted)
         self.host = CoreHost(core, self, record.name)
-        if failure is not None:
-            self._kept.insert(0, events.StorageFailed(failure))
-        if trusted.recheck:
-            self._kept.insert(0, events.RecheckWanted(trusted.recheck))
-        if not record.stopped:
-            if failure is None:
-                failure = self._prepare()
-                if failure is not None:
-                    self._kept.insert(0, events.StorageFailed(failure))
-            self._kept.insert(0, events.Started(recheck=trusted.recheck_all))
-        elif trusted.recheck_all and failure is None:
-            self._kept.insert(0, events.RecheckWanted(range(self.content.geometry.piece_count)))
         kept, self._kept = self._kept, []
-        self.host.post(kept)
+        self.host.act([*wishes, *kept])
 
     def _make_core(self, have: Bitfield) -> Core:
         record, facilities = self.content.record, self.facilities
@@ -338,7 +338,10 @@ class Torrent:
             return
         if self._unopened:
             self.probe()
-        elif failure is None and (self.writes_no_more or self.content.is_ready_to_write):
+            return
+        if failure is not None:
+            self.content.doubt_files()
+        if failure is None and (self.writes_no_more or self.content.is_ready_to_write):
             self._act(events.Started())
         else:
             self.crew.spawn("resume", self._resume, failure is not None and failure.cause in SUSPECT_CAUSES)
@@ -434,6 +437,8 @@ class Torrent:
             self._log.info("state_changed", state=state)
         else:
             self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
+        if state in {"stopped", "failed"}:
+            self.content.release_files()
         record = self.content.record
         if (
             state == "stopped"

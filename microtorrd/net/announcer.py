@@ -134,8 +134,8 @@ class Announcer:
             way.close("stopped")
 
     def hand_over(self) -> None:
-        """Fall silent for good without a farewell: another announcer goes on as the same peer, and a `stopped`
-        of ours might come after its `started`."""
+        """Fall silent for good without a farewell: another announcer goes on as the same peer, and a
+        `stopped` of ours might come after its `started`."""
         self._silent = True
         self.stop()
 

@@ -1,7 +1,7 @@
 """From a line of a caller to the line that answers it. Knows no sockets.
 
-This is one of the two places where `except Exception` stands (the other is the crew): what a method did not
-expect is a bug, is logged with its traceback, and reaches the caller as an internal error and nothing more.
+This is one of the few places where `except Exception` stands (the layers test lists them): what a method did
+not expect is a bug, is logged with its traceback, and reaches the caller as an internal error, nothing more.
 """
 
 from __future__ import annotations
