@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP_QUIETLY := -qq --disable-pip-version-check --no-warn-script-location
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-long interop lint format bench man setup venv clean
+.PHONY: demo test test-long interop lint format bench sim man setup venv clean
 
 setup: $(READY)
 
@@ -52,6 +52,10 @@ bench: $(READY)
 # Manual pages for man(1), in build/man.
 man: $(READY)
 	@$(BIN)/python packaging/man.py build/man
+
+# Swarms of real cores under a virtual clock: docs/SIMULATION.md with its pictures. A few minutes.
+sim: $(READY)
+	@$(BIN)/python -m bench.sim --write
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache build *.egg-info

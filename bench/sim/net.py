@@ -32,7 +32,7 @@ from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 from microtorrd.proto.messages import AllowedFast, Cancel, Message, Reject, Unchoke
 
-TICK_S = 0.05
+TICK_S = 0.1
 TICKS_PER_S = round(1 / TICK_S)
 
 #: What a tracker hands out at a time, and how often it is asked (virtual seconds).

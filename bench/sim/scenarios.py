@@ -1,0 +1,425 @@
+"""Which swarms are looked at, and what each must show.
+
+A scenario builds a swarm, lets it run and says what it saw: a `Result` with the figures, each beside what it
+is held against, and curves to draw. `SCENARIOS` are those of `make sim` with their sizes; the tests run the
+same functions with smaller ones.
+
+Content is small (128 pieces of 32 KiB) and so are the lines (64 KiB/s up): what counts is how many pieces and
+how many choices there are, and the time in choker rounds; a hundred times the content on a hundred times the
+line would cost a hundred times the events and show the same. Peers have 30 connections each, by the setting
+that says so: each costs a `have` for every piece.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf
+
+from bench.sim.net import Host, Line, Net
+from microtorrd.core.events import SwarmSettings, TorrentSettings
+from microtorrd.proto.geometry import BLOCK_BYTES
+
+KIB = 1 << 10
+
+#: A home line, as slow as the content is small.
+UP = 64 * KIB
+DOWN = 8 * UP
+HOME = Line(up=UP, down=DOWN)
+
+CONNECTIONS = 30
+PIECES = 128
+BLOCKS_PER_PIECE = 2
+
+#: How long a swarm may take before it is called stuck, as a multiple of its fluid limit.
+PATIENCE = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One figure of a run: what it is, how much, and the least and the most that is right."""
+
+    name: str
+    value: float
+    least: float = -inf
+    most: float = inf
+
+    @property
+    def good(self) -> bool:
+        return self.least <= self.value <= self.most
+
+    @property
+    def aim(self) -> str:
+        """The bounds, for people."""
+        if self.least == self.most:
+            return f"{self.least:g}"
+        bounds = []
+        if self.least > -inf:
+            bounds.append(f"at least {self.least:g}")
+        if self.most < inf:
+            bounds.append(f"at most {self.most:g}")
+        return ", ".join(bounds)
+
+
+@dataclass
+class Result:
+    """What a run showed."""
+
+    name: str
+    title: str
+    hosts: int
+    limit_s: float
+    figures: list[Figure] = field(default_factory=list)
+    #: Share of the hosts that are done, and the mean progress of all, by (virtual) time.
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+    #: Copies of each piece among the leechers, at the half of the way.
+    copies: list[int] = field(default_factory=list)
+    virtual_s: float = 0.0
+    cpu_s: float = 0.0
+    facts: int = 0
+
+    @property
+    def good(self) -> bool:
+        return all(figure.good for figure in self.figures)
+
+    def __getitem__(self, name: str) -> float:
+        return next(figure.value for figure in self.figures if figure.name == name)
+
+
+class Watch:
+    """Looks at a swarm once a virtual second."""
+
+    def __init__(self, net: Net, leechers: list[Host]) -> None:
+        self.net = net
+        self.leechers = leechers  # may grow while it runs
+        self.done: list[tuple[float, float]] = []
+        self.progress: list[tuple[float, float]] = []
+        self.copies: list[int] = []
+        self._looked_at = -1.0
+        self._cpu_s = time.process_time()
+
+    def look(self) -> float:
+        """The share of those that are done."""
+        net = self.net
+        if net.now - self._looked_at < 1.0 - 1e-6:
+            return 0.0
+        self._looked_at = net.now
+        here = [host for host in self.leechers if host.gone_at is None or host.completed_at is not None]
+        share = sum(host.completed_at is not None for host in here) / max(1, len(here))
+        mean = sum(host.progress for host in here) / max(1, len(here))
+        self.done.append((net.now, share))
+        self.progress.append((net.now, mean))
+        if not self.copies and mean >= 0.5:
+            self.copies = copies_of_pieces(self.leechers)
+        return share
+
+    def everybody(self) -> bool:
+        """All that stayed are done."""
+        return self.look() >= 1.0
+
+    def result(self, name: str, title: str, limit_s: float, figures: list[Figure]) -> Result:
+        """The run as it was."""
+        return Result(
+            name,
+            title,
+            len(self.net.hosts),
+            limit_s,
+            figures,
+            {"done": self.done, "progress": self.progress},
+            self.copies,
+            self.net.now,
+            time.process_time() - self._cpu_s,
+            self.net.facts,
+        )
+
+
+def fluid_limit_s(size: int, seeder_up: float, leechers: Sequence[Line]) -> float:
+    """What no protocol can beat: the bytes leave the seeder, arrive, and are sent."""
+    together = seeder_up + sum(line.up for line in leechers)
+    return max(size / seeder_up, size / min(line.down for line in leechers), size * len(leechers) / together)
+
+
+def copies_of_pieces(hosts: Sequence[Host]) -> list[int]:
+    """How many of these hosts have each piece."""
+    here = [host.core.have for host in hosts if host.gone_at is None]
+    return [sum(have[piece] for have in here) for piece in range(len(here[0]))]
+
+
+def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
+    """Everybody comes at once; the seeder has ten lines."""
+    net = _net(seed, pieces)
+    seeder_up = 10 * UP
+    seeder = net.host(Line(up=seeder_up, down=DOWN), kind="seeder", seed=True, counted=True)
+    leechers = [net.host(HOME) for _ in range(hosts)]
+    limit_s = fluid_limit_s(net.geometry.length, seeder_up, [HOME] * hosts)
+    watch = Watch(net, leechers)
+    net.run(watch.everybody, most_s=PATIENCE * limit_s)
+    copies = watch.copies or [0]
+    figures = [
+        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.3),
+        Figure("median done / fluid limit", _median(leechers) / limit_s, most=1.25),
+        Figure("rarest piece, copies half way", min(copies), least=2),
+        Figure("received twice, share of content", _waste(leechers), most=0.05),
+        Figure("copies that left the seeder", _copies_sent(seeder, net)),
+    ]
+    return watch.result("distribute", f"{hosts:,} leechers at once, a seeder of ten lines", limit_s, figures)
+
+
+def spread(hosts: int, *, seed: int = 7, pieces: int = PIECES) -> Result:
+    """How evenly the pieces lie when half of everything is there: rarest first, and in order beside it."""
+    curves = {}
+    unevenness = {}
+    rarest = {}
+    result: Result | None = None
+    for name, sequential in (("in order", True), ("rarest first", False)):
+        net = _net(seed, pieces)
+        net.host(Line(up=2 * UP, down=DOWN), kind="seeder", seed=True)
+        torrent = TorrentSettings(sequential=sequential)
+        leechers = [net.host(HOME, torrent=torrent) for _ in range(hosts)]
+        limit_s = fluid_limit_s(net.geometry.length, 2 * UP, [HOME] * hosts)
+        watch = Watch(net, leechers)
+
+        def half(watch: Watch = watch) -> bool:
+            watch.look()
+            return bool(watch.copies)
+
+        net.run(half, most_s=PATIENCE * limit_s)
+        copies = watch.copies or [0]
+        curves[name] = [(float(at), float(count)) for at, count in enumerate(sorted(copies))]
+        unevenness[name] = statistics.pstdev(copies) / max(1.0, statistics.fmean(copies))
+        rarest[name] = min(copies)
+        result = watch.result("spread", f"{hosts:,} leechers half way: how the pieces lie", limit_s, [])
+    assert result is not None
+    result.curves.update(curves)
+    result.figures = [
+        Figure("unevenness of copies (deviation / mean), rarest first", unevenness["rarest first"]),
+        Figure("the same in order", unevenness["in order"]),
+        Figure("rarest first / in order", unevenness["rarest first"] / unevenness["in order"], most=0.9),
+        Figure("copies of the rarest piece, rarest first", rarest["rarest first"]),
+        Figure("the same in order", rarest["in order"]),
+    ]
+    return result
+
+
+def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
+    """A fifth gives nothing, two fifths half a line, two fifths two lines. All could take eight lines.
+
+    Lines are half as fast as elsewhere, so that there are many choker rounds, and peers have three slots for
+    their 30 connections, as they have eight for a hundred by default.
+    """
+    net = _net(seed, pieces, slots=3)
+    net.host(Line(up=UP, down=DOWN), kind="seeder", seed=True)
+    fast, slow = Line(up=UP, down=DOWN), Line(up=UP / 4, down=DOWN)
+    kinds = {"fast": (fast, False), "slow": (slow, False), "free rider": (fast, True)}
+    pattern = ("fast", "slow", "fast", "slow", "free rider")
+    leechers = []
+    for at in range(hosts):
+        line, mute = kinds[pattern[at % 5]]
+        leechers.append(net.host(line, kind=pattern[at % 5], free_rider=mute))
+    giving = [host.line for host in leechers if not host.free_rider]
+    size = net.geometry.length
+    limit_s = max(size / (UP), size * hosts / (UP + sum(line.up for line in giving)), size / DOWN)
+    watch = Watch(net, leechers)
+    groups = {kind: [host for host in leechers if host.kind == kind] for kind in kinds}
+    at_half: dict[str, float] = {}
+
+    def until() -> bool:
+        if not at_half and sum(host.completed_at is not None for host in groups["fast"]) * 2 >= len(
+            groups["fast"]
+        ):
+            at_half.update(
+                {kind: statistics.fmean(host.progress for host in group) for kind, group in groups.items()}
+            )
+        return watch.everybody()
+
+    net.run(until, most_s=PATIENCE * limit_s)
+    medians = {kind: _median(group) for kind, group in groups.items()}
+    figures = [
+        Figure(
+            "free riders take longer than fast givers, times",
+            medians["free rider"] / medians["fast"],
+            least=1.02,
+        ),
+        Figure("slow givers take longer than fast ones, times", medians["slow"] / medians["fast"], least=1.0),
+        Figure(
+            "progress of free riders / of fast givers, when half of these are done",
+            at_half.get("free rider", inf) / at_half.get("fast", 1.0),
+            most=0.98,
+        ),
+        Figure("everybody done in the end", watch.done[-1][1], least=1.0, most=1.0),
+    ]
+    result = watch.result("fairness", f"{hosts:,} leechers, a fifth of them free riders", limit_s, figures)
+    for kind, group in groups.items():
+        result.curves[kind] = _completions(group)
+    return result
+
+
+def flash_crowd(hosts: int, *, seed: int = 3, pieces: int = PIECES) -> Result:
+    """Everybody comes within ten seconds, on lines of all sorts, to a seeder no stronger than they."""
+    net = _net(seed, pieces)
+    seeder = net.host(HOME, kind="seeder", seed=True, counted=True)
+    leechers: list[Host] = []
+
+    def arrive() -> None:
+        leechers.append(net.host(_line_by_lot(net)))
+
+    for _ in range(hosts):
+        net.at(10 * net.chance.random(), arrive)
+    watch = Watch(net, leechers)
+    size = net.geometry.length
+    net.run(lambda: watch.everybody() and len(leechers) == hosts, most_s=PATIENCE * size / UP)
+    limit_s = fluid_limit_s(size, UP, [host.line for host in leechers])
+    figures = [
+        Figure("last done / fluid limit", (watch.done[-1][0] if watch.done else inf) / limit_s),
+        Figure("median done / fluid limit", _median(leechers) / limit_s),
+        Figure("copies that left the seeder", _copies_sent(seeder, net)),
+        Figure("everybody done", watch.done[-1][1], least=1.0, most=1.0),
+    ]
+    return watch.result("flash crowd", f"{hosts:,} within ten seconds, one weak seeder", limit_s, figures)
+
+
+def churn(hosts: int, *, seed: int = 4, pieces: int = PIECES) -> Result:
+    """They come over time; half would leave before they are done, and who is done stays for ten seconds."""
+    net = _net(seed, pieces)
+    size = net.geometry.length
+    alone_s = size / UP
+    net.host(Line(up=4 * UP, down=DOWN), kind="seeder", seed=True)
+    leechers: list[Host] = []
+
+    def arrive(patient: bool) -> None:
+        host = net.host(HOME, kind="stays" if patient else "leaves")
+        host.on_complete = lambda done: net.at(10.0, net.leave, done)
+        leechers.append(host)
+        if not patient:
+            net.at(net.chance.expovariate(2 / alone_s), net.leave, host)
+
+    for at in range(hosts):
+        net.at(2 * alone_s * net.chance.random(), arrive, at % 2 == 0)
+    watch = Watch(net, leechers)
+
+    def until() -> bool:
+        watch.look()
+        patient = [host for host in leechers if host.kind == "stays"]
+        return len(leechers) == hosts and all(host.completed_at is not None for host in patient)
+
+    net.run(until, most_s=PATIENCE * alone_s)
+    patient = [host for host in leechers if host.kind == "stays"]
+    left = sum(host.kind == "leaves" and host.completed_at is None for host in leechers) / hosts
+    figures = [
+        Figure("of those who stayed are done", sum(h.took_s < inf for h in patient) / len(patient), 1.0, 1.0),
+        Figure("median time / content at one line", _median(patient) / alone_s, most=1.5),
+        Figure("slowest time / content at one line", _last(patient) / alone_s, most=2.5),
+        Figure("left before they were done, share", left),
+    ]
+    return watch.result("churn", f"{hosts:,} who come and go", alone_s, figures)
+
+
+def seeder_leaves(hosts: int, *, seed: int = 5, pieces: int = PIECES) -> Result:
+    """The seeder goes for good as soon as the leechers together have everything once."""
+    net = _net(seed, pieces)
+    seeder_up = 2 * UP
+    seeder = net.host(Line(up=seeder_up, down=DOWN), kind="seeder", seed=True, counted=True)
+    leechers = [net.host(HOME) for _ in range(hosts)]
+    size = net.geometry.length
+    limit_s = fluid_limit_s(size, seeder_up, [HOME] * hosts)
+    watch = Watch(net, leechers)
+
+    def until() -> bool:
+        if seeder.gone_at is None and min(seeder.copies or [0]) > 0 and min(copies_of_pieces(leechers)) > 0:
+            net.leave(seeder)
+        return watch.everybody()
+
+    net.run(until, most_s=PATIENCE * limit_s)
+    gone_at = inf if seeder.gone_at is None else seeder.gone_at
+    figures = [
+        Figure("done without the seeder", watch.done[-1][1], least=1.0, most=1.0),
+        Figure("copies that left the seeder before", _copies_sent(seeder, net), most=1.3),
+        Figure("seeder gone at / one copy at its rate", gone_at * seeder_up / size, most=1.3),
+        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.6),
+    ]
+    return watch.result("seeder leaves", f"{hosts:,} leechers, the seeder goes early", limit_s, figures)
+
+
+def fan_out(hosts: int, *, seed: int = 6, pieces: int = PIECES) -> Result:
+    """The seeder is the bottleneck: leechers have ten times its line each. It sees only some of them."""
+    net = _net(seed, pieces)
+    seeder = net.host(HOME, kind="seeder", seed=True, counted=True)
+    line = Line(up=10 * UP, down=20 * UP)
+    leechers = [net.host(line) for _ in range(hosts)]
+    limit_s = fluid_limit_s(net.geometry.length, UP, [line] * hosts)
+    watch = Watch(net, leechers)
+    net.run(watch.everybody, most_s=PATIENCE * limit_s)
+    figures = [
+        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.15),
+        Figure("copies that left the seeder", _copies_sent(seeder, net), most=1.1),
+    ]
+    return watch.result("fan-out", f"{hosts:,} fast leechers, a seeder capped at a tenth", limit_s, figures)
+
+
+Scenario = Callable[[], Result]
+
+#: What `make sim` runs, the longest first: two are under way at a time.
+SCENARIOS: dict[str, Scenario] = {
+    "distribute": partial(distribute, 1000),
+    "fairness": partial(fairness, 150, pieces=2 * PIECES),
+    "churn": partial(churn, 300),
+    "flash-crowd": partial(flash_crowd, 200),
+    "seeder-leaves": partial(seeder_leaves, 200),
+    "fan-out": partial(fan_out, 100, pieces=2 * PIECES),
+    "spread": partial(spread, 200),
+}
+
+#: Run only when asked for by name: half an hour and several GB of memory.
+LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64)}
+
+
+def run(name: str) -> Result:
+    """One scenario by its name, in a process that does nothing else."""
+    gc.disable()  # the rubbish of a run is not cyclic, and millions of objects are slow to look through
+    return {**SCENARIOS, **LARGE}[name]()
+
+
+# -------------------------------------------------------------------------------------------------- within
+
+
+def _net(seed: int, pieces: int, *, slots: int = 8) -> Net:
+    settings = SwarmSettings(connections_per_torrent=CONNECTIONS, upload_slots=slots)
+    return Net(pieces=pieces, blocks_per_piece=BLOCKS_PER_PIECE, seed=seed, settings=settings)
+
+
+def _line_by_lot(net: Net) -> Line:
+    """Half to two home lines, near or far, some with loss."""
+    chance = net.chance
+    up = UP * 2 ** chance.uniform(-1, 1)
+    return Line(
+        up=up,
+        down=8 * up,
+        latency_s=chance.choice((0.02, 0.1, 0.3)),
+        loss=chance.choice((0.0, 0.0, 0.02)),
+    )
+
+
+def _median(hosts: Sequence[Host]) -> float:
+    return statistics.median(host.took_s for host in hosts)
+
+
+def _last(hosts: Sequence[Host]) -> float:
+    return max(host.took_s for host in hosts)
+
+
+def _completions(hosts: Sequence[Host]) -> list[tuple[float, float]]:
+    times = sorted(host.completed_at for host in hosts if host.completed_at is not None)
+    return [(at, (number + 1) / len(hosts)) for number, at in enumerate(times)]
+
+
+def _waste(hosts: Sequence[Host]) -> float:
+    size = sum(len(host.core.have) for host in hosts) * BLOCKS_PER_PIECE * BLOCK_BYTES
+    return sum(host.core.swarm.wasted_bytes for host in hosts) / size
+
+
+def _copies_sent(host: Host, net: Net) -> float:
+    return host.sent_bytes / net.geometry.length
