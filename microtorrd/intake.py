@@ -1,0 +1,207 @@
+"""How torrents come in: from metainfo, from a magnet link, and from a link that has found its metainfo.
+
+Each is entered in the roster at once, so that nobody can bring the same one meanwhile, then put on record,
+and only then acknowledged and started. What cannot be recorded leaves again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+import gevent
+
+from microtorrd import logs, rows
+from microtorrd.content import Content
+from microtorrd.core.events import AddressesFound
+from microtorrd.disk.state import MagnetRecord, TorrentRecord
+from microtorrd.errors import CallerError, Duplicate, InvalidParams, NotAllowed, StorageError
+from microtorrd.facilities import Facilities
+from microtorrd.greenlets import Crew
+from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.magnet import parse_magnet
+from microtorrd.proto.metainfo import Metainfo
+from microtorrd.resolver import Resolver
+from microtorrd.roster import Roster
+from microtorrd.rows import Row
+from microtorrd.torrent import Torrent
+
+#: Metainfo larger than this is parsed in a thread; a smaller one takes a few milliseconds.
+PARSE_INLINE_BYTES = 256 << 10
+
+_log = logs.get(room="intake")
+
+
+class Intake:
+    """The door for new torrents. `closed` when the session stops."""
+
+    def __init__(self, roster: Roster, facilities: Facilities, crew: Crew) -> None:
+        self.closed = False
+        self._roster = roster
+        self._facilities = facilities
+        self._crew = crew
+
+    def add(
+        self,
+        metainfo: bytes,
+        *,
+        save_to: str | None,
+        seed_path: str | None,
+        paused: bool,
+        wait_seeders: int,
+        wait_leechers: int,
+        down: int,
+        up: int,
+        label: str,
+        sequential: bool,
+        seed_after_download: bool | None,
+    ) -> Row:
+        """Put a torrent on record and start it. Raises InvalidMetainfo, Duplicate, NotAllowed, Busy."""
+        meta = self._parse(metainfo)
+        if seed_path is not None:
+            save_to, disk_name = os.path.split(seed_path.rstrip("/") or "/")
+            if not disk_name:
+                raise InvalidParams("seed_path: is the root directory", parameter="seed_path")
+        else:
+            save_to = os.path.normpath(save_to or self._facilities.config.storage.save_to)
+            disk_name = meta.name
+        keep_seeding = self._keep_seeding(seed_after_download)
+        record = TorrentRecord(
+            info_hash=meta.info_hash,
+            id_hash=meta.id_hash,
+            name=meta.name,
+            length=meta.length,
+            piece_length=meta.piece_length,
+            save_to=save_to,
+            disk_name=None if disk_name == meta.name else disk_name,
+            label=label,
+            stopped=paused,
+            added_at=time.time(),
+            wait_seeders=wait_seeders,
+            wait_leechers=wait_leechers,
+            sequential=sequential,
+            seed_after_download=keep_seeding or seed_path is not None,
+            down_limit=down,
+            up_limit=up,
+            seed_only=seed_path is not None,
+            metainfo=metainfo,
+        )
+        self._roster.refuse_conflicts(record)
+        torrent = Torrent(Content(record, self._facilities), self._facilities)
+        self._roster.enter(torrent)
+        try:
+            self._facilities.ledger.add(record)
+        except StorageError as error:
+            self._roster.leave(torrent)
+            raise NotAllowed(f"the torrent cannot be put on record: {error}", cause=error.cause) from None
+        torrent.note("torrent_added")
+        self._crew.spawn("load", torrent.load, meta)
+        return rows.list_row(torrent)
+
+    def add_magnet(
+        self,
+        link: str,
+        *,
+        save_to: str | None,
+        paused: bool,
+        wait_seeders: int,
+        wait_leechers: int,
+        down: int,
+        up: int,
+        label: str,
+        sequential: bool,
+        seed_after_download: bool | None,
+    ) -> Row:
+        """Put a magnet link on record and look for its metainfo. Raises InvalidParams, Duplicate, NotAllowed,
+        Busy."""
+        magnet = parse_magnet(link)
+        self._roster.refuse_present(magnet)
+        keep_seeding = self._keep_seeding(seed_after_download)
+        record = MagnetRecord(
+            swarm_id=magnet.swarm_id,
+            link=link.strip(),
+            save_to=os.path.normpath(save_to or self._facilities.config.storage.save_to),
+            added_at=time.time(),
+            label=label,
+            stopped=paused,
+            wait_seeders=wait_seeders,
+            wait_leechers=wait_leechers,
+            sequential=sequential,
+            seed_after_download=keep_seeding,
+            down_limit=down,
+            up_limit=up,
+        )
+        resolver = Resolver(record, self._facilities, self._resolved)
+        self._roster.enter(resolver)
+        try:
+            self._facilities.ledger.add_magnet(record)
+        except StorageError as error:
+            self._roster.leave(resolver)
+            raise NotAllowed(f"the link cannot be put on record: {error}", cause=error.cause) from None
+        resolver.note("torrent_added")
+        resolver.start()
+        return rows.list_row(resolver)
+
+    def load_magnets(self) -> None:
+        """Go on with the links on record. Waits for the database."""
+        for record in self._facilities.ledger.magnets():
+            try:
+                resolver = Resolver(record, self._facilities, self._resolved)
+            except InvalidParams as error:  # of an earlier version's, which took more than we do
+                _log.error("magnet_not_loaded", link=record.link, reason=str(error))
+                continue
+            self._roster.enter(resolver)
+            resolver.start()
+
+    def _resolved(self, resolver: Resolver, raw: bytes, meta: Metainfo) -> None:
+        """The metainfo of a link is here: the torrent takes its place. Waits for the record."""
+        if self.closed or resolver not in self._roster:
+            return
+        chosen = resolver.record
+        record = TorrentRecord(
+            info_hash=meta.info_hash,
+            id_hash=meta.id_hash,
+            name=meta.name,
+            length=meta.length,
+            piece_length=meta.piece_length,
+            save_to=chosen.save_to,
+            added_at=chosen.added_at,
+            label=chosen.label,
+            stopped=chosen.stopped,
+            wait_seeders=chosen.wait_seeders,
+            wait_leechers=chosen.wait_leechers,
+            sequential=chosen.sequential,
+            seed_after_download=chosen.seed_after_download,
+            down_limit=chosen.down_limit,
+            up_limit=chosen.up_limit,
+            metainfo=raw,
+        )
+        try:
+            self._roster.refuse_conflicts(record, instead_of=resolver)
+        except CallerError as error:
+            resolver.fail(str(error))
+            return
+        torrent = Torrent(Content(record, self._facilities), self._facilities)
+        self._roster.leave(resolver)
+        self._roster.enter(torrent)
+        try:
+            self._facilities.ledger.resolve_magnet(chosen.swarm_id, record)
+        except (StorageError, Duplicate) as error:
+            self._roster.leave(torrent)
+            self._roster.enter(resolver)
+            resolver.fail(f"the torrent cannot be put on record: {error}")
+            return
+        torrent.post((AddressesFound(resolver.hand_over(), "resume"),))
+        resolver.note("resolved", resolved_info_hash=record.info_hash.hex(), size_bytes=record.length)
+        # Not here: this is a greenlet of the link's, which ends with it.
+        self._crew.spawn("load", torrent.load, meta)
+        self._crew.spawn("bury", resolver.bury, False)
+
+    def _parse(self, raw: bytes) -> Metainfo:
+        if len(raw) <= PARSE_INLINE_BYTES:
+            return metainfo_room.parse(raw)
+        parsed: Metainfo = gevent.get_hub().threadpool.apply(metainfo_room.parse, (raw,))
+        return parsed
+
+    def _keep_seeding(self, wish: bool | None) -> bool:
+        return self._facilities.config.swarm.seed_after_download if wish is None else wish

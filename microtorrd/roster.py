@@ -1,0 +1,137 @@
+"""Who is here: all torrents and the magnet links that are to become some, by id, by swarm and by name.
+
+Nothing here waits, so what is found stays true until the caller waits itself.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from microtorrd.disk.state import TorrentRecord
+from microtorrd.errors import Busy, Duplicate, NotAllowed, NotFound
+from microtorrd.proto.magnet import Magnet
+from microtorrd.resolver import Resolver
+from microtorrd.torrent import Torrent
+
+TORRENTS_MAX = 100_000
+
+#: So many are named when an id may mean several.
+CANDIDATES_SHOWN = 20
+
+_HEX = re.compile(r"[0-9a-fA-F]{4,40}")
+
+#: A torrent, or a magnet link that is to become one.
+Member = Torrent | Resolver
+
+
+class Roster:
+    """The members of the session."""
+
+    def __init__(self) -> None:
+        self.torrents: dict[bytes, Torrent] = {}
+        self.magnets: dict[bytes, Resolver] = {}  # by the id that the link names
+        self._swarms: dict[bytes, list[Member]] = {}  # by swarm id: one content can be here in two shapes
+
+    def __len__(self) -> int:
+        return len(self.torrents) + len(self.magnets)
+
+    def __contains__(self, member: Member) -> bool:
+        kept: dict[bytes, Torrent] | dict[bytes, Resolver]
+        kept = self.magnets if isinstance(member, Resolver) else self.torrents
+        return kept.get(member.info_hash) is member
+
+    def members(self) -> list[Member]:
+        """Everybody, in a list of its own."""
+        return [*self.torrents.values(), *self.magnets.values()]
+
+    def enter(self, member: Member) -> None:
+        """From now on it is found."""
+        if isinstance(member, Resolver):
+            self.magnets[member.info_hash] = member
+        else:
+            self.torrents[member.info_hash] = member
+        for swarm_id in member.swarm_ids:
+            self._swarms.setdefault(swarm_id, []).append(member)
+
+    def leave(self, member: Member) -> None:
+        """From now on it is not found."""
+        if isinstance(member, Resolver):
+            self.magnets.pop(member.info_hash, None)
+        else:
+            self.torrents.pop(member.info_hash, None)
+        for swarm_id in member.swarm_ids:
+            sharers = self._swarms.get(swarm_id, [])
+            if member in sharers:
+                sharers.remove(member)
+            if not sharers:
+                self._swarms.pop(swarm_id, None)
+
+    # --------------------------------------------------------------------------------------- finding
+
+    def find(self, id: str) -> list[Member]:
+        """Those meant by a name, a prefix of an id (4 hex digits or more) or `all`. Raises NotFound."""
+        members = self.members()
+        if id == "all":
+            return members
+        named = [member for member in members if member.name == id]
+        if not named and _HEX.fullmatch(id):
+            prefix = id.lower()
+            named = [
+                member
+                for member in members
+                if any(swarm_id.hex().startswith(prefix) for swarm_id in member.swarm_ids)
+            ]
+        if len(named) == 1:
+            return named
+        if not named:
+            raise NotFound(f"no torrent is called {id!r}, and no id begins with it", id=id)
+        candidates = [member.info_hash.hex() for member in named[:CANDIDATES_SHOWN]]
+        raise NotFound(
+            f"{id!r} may mean {len(named)} torrents: {', '.join(candidates)}", id=id, candidates=candidates
+        )
+
+    def one(self, id: str) -> Member:
+        """The one that is meant. Raises NotFound where there is none, or more."""
+        found = self.find(id)
+        if len(found) != 1:
+            raise NotFound(f"{id!r} means {len(found)} torrents; this call is about one", id=id)
+        return found[0]
+
+    def of_swarm(self, swarm_id: bytes) -> Member | None:
+        """Who a handshake means: one that takes peers."""
+        return next((member for member in self._swarms.get(swarm_id, ()) if member.takes_peers), None)
+
+    # -------------------------------------------------------------------------------------- conflicts
+
+    def refuse_conflicts(self, record: TorrentRecord, instead_of: Resolver | None = None) -> None:
+        """Two torrents must never write to the same files. Raises Duplicate, NotAllowed, Busy."""
+        self._refuse_too_many(len(self) - (instead_of is not None))
+        present = self.torrents.get(record.info_hash) or self.magnets.get(record.info_hash)
+        if present is not None and present is not instead_of:
+            raise _duplicate(present, record.info_hash)
+        path = os.path.join(record.save_to, record.disk_name or record.name)
+        for other in self.torrents.values():
+            if other.content.path == path and not (record.seed_only and other.writes_no_more):
+                raise NotAllowed(
+                    f"{path} belongs to the torrent {other.content.record.name!r} ({other.short_id}) already",
+                    path=path,
+                    info_hash=other.info_hash.hex(),
+                )
+
+    def refuse_present(self, magnet: Magnet) -> None:
+        """A link to what is here already, as a torrent or as another link to the same. Raises as above."""
+        self._refuse_too_many(len(self))
+        present = next(iter(self._swarms.get(magnet.swarm_id, ())), None)
+        if present is not None:
+            raise _duplicate(present, present.info_hash)
+
+    def _refuse_too_many(self, count: int) -> None:
+        if count >= TORRENTS_MAX:
+            raise Busy(f"there are {TORRENTS_MAX} torrents already", limit=TORRENTS_MAX)
+
+
+def _duplicate(present: Member, info_hash: bytes) -> Duplicate:
+    return Duplicate(
+        f"the torrent is already here as {present.name!r}", info_hash=info_hash.hex(), name=present.name
+    )
