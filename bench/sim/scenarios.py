@@ -367,10 +367,10 @@ SCENARIOS: dict[str, Scenario] = {
     "distribute": partial(distribute, 1000),
     "fairness": partial(fairness, 150, pieces=2 * PIECES),
     "churn": partial(churn, 300),
-    "flash-crowd": partial(flash_crowd, 200),
-    "seeder-leaves": partial(seeder_leaves, 200),
-    "fan-out": partial(fan_out, 100, pieces=2 * PIECES),
-    "spread": partial(spread, 200),
+    "flash-crowd": partial(flash_crowd, 100),
+    "seeder-leaves": partial(seeder_leaves, 100),
+    "fan-out": partial(fan_out, 50, pieces=2 * PIECES),
+    "spread": partial(spread, 60),
 }
 
 #: Run only when asked for by name: half an hour and several GB of memory.
