@@ -1,10 +1,11 @@
 """Magnet links (BEP 9) as text: what one says, and how ours are written. Nothing here resolves one.
 
 Understood are `xt=urn:btih:` (40 hexadecimal digits or 32 of base32), `xt=urn:mtid:` (40 hexadecimal digits:
-the SHA-1 of the whole content, by which MicroTorr names its swarms), `dn` (a name), `tr` (a tracker), `ws` (a
-web seed) and `x.pe` (a peer). All but `xt` may stand there several times, with a number behind a dot or
-without. Other parameters are passed over, as every client does; so is `so` (BEP 53), because files cannot be
-chosen here. Whatever the text, nothing but InvalidParams comes out, whose `data["key"]` is the one at fault.
+the SHA-1 of the whole content, by which MicroTorr names its swarms; beside the other id it is written as
+`x.mtid=`, because rTorrent refuses a link with two `xt`), `dn` (a name), `tr` (a tracker), `ws` (a web seed)
+and `x.pe` (a peer). All but the ids may stand there several times, with a number behind a dot or without.
+Other parameters are passed over, as every client does; so is `so` (BEP 53), because files cannot be chosen
+here. Whatever the text, nothing but InvalidParams comes out, whose `data["key"]` is the one at fault.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def parse_magnet(link: str) -> Magnet:
     given = [part.partition("=") for part in query.split("&") if part]
     if len(given) > MAX_PARAMETERS:
         raise _invalid("magnet", f"{len(given)} parameters, where at most {MAX_PARAMETERS} are allowed")
-    values: dict[str, list[str]] = {"xt": [], "dn": [], "tr": [], "ws": [], "x.pe": []}
+    values: dict[str, list[str]] = {"xt": [], "x.mtid": [], "dn": [], "tr": [], "ws": [], "x.pe": []}
     for key, _, value in given:
         name = key.lower()
         numbered = _NUMBERED.fullmatch(name)
@@ -83,6 +84,11 @@ def parse_magnet(link: str) -> Magnet:
         if found is not None and value:
             found.append(value)
     info_hash, id_hash = _topics(values["xt"])
+    for text in values["x.mtid"]:
+        raw = _id("x.mtid", _text("x.mtid", text), may_be_base32=False)
+        if id_hash not in (None, raw):
+            raise _invalid("x.mtid", "two different ids of the content")
+        id_hash = raw
     return Magnet(
         info_hash=info_hash,
         id_hash=id_hash,
@@ -98,7 +104,9 @@ def format_magnet(magnet: Magnet) -> str:
     parts = []
     if magnet.info_hash is not None:
         parts.append(f"xt=urn:btih:{magnet.info_hash.hex()}")
-    if magnet.id_hash is not None:
+        if magnet.id_hash is not None:
+            parts.append(f"x.mtid={magnet.id_hash.hex()}")
+    elif magnet.id_hash is not None:
         parts.append(f"xt=urn:mtid:{magnet.id_hash.hex()}")
     if magnet.name:
         parts.append(f"dn={_quoted(magnet.name)}")
@@ -119,7 +127,7 @@ def _topics(values: list[str]) -> tuple[bytes | None, bytes | None]:
         if kind not in ("urn:btih", "urn:mtid"):
             others.append(kind)
             continue
-        raw = _id(text, may_be_base32=kind == "urn:btih")
+        raw = _id("xt", text, may_be_base32=kind == "urn:btih")
         if ids.setdefault(kind, raw) != raw:
             raise _invalid("xt", f"two different ids of the kind {kind}")
     if not ids:
@@ -129,16 +137,16 @@ def _topics(values: list[str]) -> tuple[bytes | None, bytes | None]:
     return ids.get("urn:btih"), ids.get("urn:mtid")
 
 
-def _id(text: str, *, may_be_base32: bool) -> bytes:
+def _id(key: str, text: str, *, may_be_base32: bool) -> bytes:
     if _HEX.fullmatch(text):
         return bytes.fromhex(text)
     if may_be_base32 and _BASE32.fullmatch(text):
         try:
             return base64.b32decode(text.upper())
         except binascii.Error:
-            raise _invalid("xt", "no base32") from None
+            raise _invalid(key, "no base32") from None
     wanted = "40 hexadecimal digits, or 32 of base32" if may_be_base32 else "40 hexadecimal digits"
-    raise _invalid("xt", f"{len(text)} characters, where {wanted} belong")
+    raise _invalid(key, f"{len(text)} characters, where {wanted} belong")
 
 
 def _name(values: list[str]) -> str:

@@ -19,7 +19,7 @@ XT = f"xt=urn:btih:{IH.hex()}"
 WRITTEN = (
     (f"magnet:?{XT}", Magnet(IH)),
     (f"magnet:?xt=urn:mtid:{ID.hex()}", Magnet(None, ID)),
-    (f"magnet:?{XT}&xt=urn:mtid:{ID.hex()}&dn=a%20b%26c", Magnet(IH, ID, "a b&c")),
+    (f"magnet:?{XT}&x.mtid={ID.hex()}&dn=a%20b%26c", Magnet(IH, ID, "a b&c")),
     (
         f"magnet:?{XT}&tr=http%3A%2F%2Ft%3A1%2Fannounce%3Fa%3Db&tr=udp%3A%2F%2Fu%3A2",
         Magnet(IH, trackers=("http://t:1/announce?a=b", "udp://u:2")),
@@ -37,6 +37,8 @@ READ = (
     (f"magnet:?xt=urn:btih:{base64.b32encode(IH).decode()}", Magnet(IH)),
     (f"magnet:?xt=urn:btih:{base64.b32encode(IH).decode().lower()}", Magnet(IH)),
     (f"magnet:?xt=urn%3Abtih%3A{IH.hex()}", Magnet(IH)),
+    (f"magnet:?{XT}&xt=urn:mtid:{ID.hex()}", Magnet(IH, ID)),
+    (f"magnet:?{XT}&xt=urn:mtid:{ID.hex()}&x.mtid={ID.hex().upper()}", Magnet(IH, ID)),
     (f"magnet:?xt=urn:btmh:1220{'ab' * 32}&{XT}", Magnet(IH)),
     (
         f"magnet:?xt.1=urn:btih:{IH.hex()}&tr.1=udp://a:1&tr.2=udp://b:2",
@@ -60,6 +62,11 @@ REFUSED = (
     (f"magnet:?xt=urn:btih:{'1' * 32}", "xt"),
     (f"magnet:?xt=urn:mtid:{base64.b32encode(IH).decode()}", "xt"),
     (f"magnet:?{XT}&xt=urn:btih:{'0' * 40}", "xt"),
+    (f"magnet:?x.mtid={ID.hex()}", "xt"),
+    (f"magnet:?{XT}&x.mtid={ID.hex()}00", "x.mtid"),
+    (f"magnet:?{XT}&x.mtid={base64.b32encode(IH).decode()}", "x.mtid"),
+    (f"magnet:?{XT}&xt=urn:mtid:{ID.hex()}&x.mtid={IH.hex()}", "x.mtid"),
+    (f"magnet:?{XT}&x.mtid=%ff", "x.mtid"),
     ("magnet:?xt=%ff", "xt"),
     (f"magnet:?{XT}&tr=http://a%20b", "tr"),
     (f"magnet:?{XT}&ws=%ff", "ws"),

@@ -95,9 +95,10 @@ def test_over_a_tracker(
 def test_from_peer_to_peer(content: Path, make_daemon: MakeDaemon, kind: str) -> None:
     seeder, leecher = make_daemon("seeder"), make_daemon("leecher")
     link = with_peer(share(seeder, content, "-t", "http://127.0.0.1:9/announce"), port_of(seeder))
-    other = {"btih": "xt=urn:mtid:", "mtid": "xt=urn:btih:"}[kind]
+    other = {"btih": "x.mtid=", "mtid": "xt=urn:btih:"}[kind]
     head, _, query = link.partition("?")
     link = f"{head}?" + "&".join(part for part in query.split("&") if not part.startswith(other))
+    link = link.replace("x.mtid=", "xt=urn:mtid:")
     began = time.monotonic()
     added = mtorrctl(leecher, "add", link, "--wait", "--timeout", "60")
     assert added.returncode == 0, added.stderr + leecher.log()[-3000:]
