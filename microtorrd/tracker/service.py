@@ -93,7 +93,7 @@ class TrackerService:
         finished = request.event == "completed"
         sample = self._store.enter(
             request.swarm_id,
-            Peer(request.peer_id, pack(host, request.port), finished or request.left == 0),
+            Peer(request.peer_id, pack(host, request.port), finished or _says_it_is_complete(request)),
             expires_at=expires_at,
             finished=finished,
             want=self._how_many(request, dialect),
@@ -136,3 +136,13 @@ class TrackerService:
             return min(request.numwant, most)
         # The MicroTorr dialect has no number, and its clients learn of peers from this one reply only.
         return most if dialect == "microtorr" else min(self._settings.default_peers, most)
+
+
+def _says_it_is_complete(request: AnnounceRequest) -> bool:
+    """Tell whether the sender has everything by what it says.
+
+    aria2 says left=0 while it has no more of a torrent than a magnet link; and as a complete peer it would
+    not be told of those that have the metadata. Where nothing moved yet, it may as well be that.
+    """
+    nothing_moved = not (request.downloaded or request.uploaded)
+    return request.left == 0 and not (nothing_moved and request.peer_id.startswith(b"A2-"))

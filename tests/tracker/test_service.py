@@ -233,3 +233,13 @@ def test_who_is_not_admitted_gets_the_reason_and_changes_nothing() -> None:
     assert store.size() == (0, 0)
     service.announce(request, "microtorr", source, 0.0, passkey="open sesame")
     assert set(service.scrape([SWARM], passkey="open sesame")) == {SWARM}
+
+
+def test_aria2_with_a_magnet_link_is_told_who_has_the_metadata() -> None:
+    scene = Scene()
+    scene.bittorrent("seed", left=0)
+    sample = scene.bittorrent("A2-1-36-0-", "started", left=0, compact=False)
+    assert [peer.peer_id.strip() for peer in sample.named] == [b"seed"]
+    assert (sample.complete, sample.incomplete) == (1, 1)
+    sample = scene.bittorrent("A2-1-36-0-", left=0, uploaded=1, compact=False)
+    assert (sample.complete, sample.incomplete, sample.named) == (2, 0, ())
