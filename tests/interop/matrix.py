@@ -13,8 +13,14 @@ PROPERTY = "interop_cell"
 #: … and what our daemons called the client, with this one.
 SEEN_AS = "interop_seen_as"
 
-ROLES = {"downloads": "downloads from us", "seeds": "seeds to us", "mixed": "mixed swarm"}
 SHAPES = ("file", "directory")
+ROLES = {
+    "downloads": "downloads from us",
+    "seeds": "seeds to us",
+    "mixed": "mixed swarm",
+    "our-magnet": "follows our magnet",
+    "their-magnet": "hands out metadata",
+}
 
 
 def table(reports: Iterable[pytest.TestReport]) -> list[str]:
@@ -31,20 +37,23 @@ def table(reports: Iterable[pytest.TestReport]) -> list[str]:
         if not report.passed:
             cells[key] = report.outcome.upper()
         elif report.when == "call":
-            cells.setdefault(key, f"{report.duration:.1f} s")
+            cells.setdefault(key, f"{report.duration:.1f}")
     if not cells:
         return []
-    columns = [(role, shape) for role in ROLES for shape in SHAPES]
-    heads = ["client"] + [f"{ROLES[role]}, {shape}" for role, shape in columns]
-    rows = [
-        [kind.name] + [cells.get((kind.name, *column), "-") for column in columns]
-        for kind in ALL
-        if any(key[0] == kind.name for key in cells)
-    ]
+    heads = ["client", *ROLES.values()]
+    rows = []
+    for kind in ALL:
+        if any(key[0] == kind.name for key in cells):
+            both = (
+                " / ".join(cells.get((kind.name, role, shape), "-") for shape in SHAPES) for role in ROLES
+            )
+            rows.append([kind.name, *both])
     widths = [max(len(row[at]) for row in [heads, *rows]) for at in range(len(heads))]
     lines = [" | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     rule = "-|-".join("-" * width for width in widths)
     lines = [
+        f"Seconds from the first process to the last byte compared: {' / '.join(SHAPES)}.",
+        "",
         " | ".join(head.ljust(width) for head, width in zip(heads, widths, strict=True)),
         rule,
         *lines,

@@ -95,12 +95,12 @@ class Meeting:
         self.daemons.append(daemon)
         return daemon.start()
 
-    def foreign(self, kind: type[Foreign], metainfo: Path, save_to: Path) -> Foreign:
+    def foreign(self, kind: type[Foreign], source: Path | str, save_to: Path) -> Foreign:
         """Start a client of others on this torrent."""
         foreign = kind(self.directory / kind.name, self._new_place())
         self.foreigners.append(foreign)
         save_to.mkdir(exist_ok=True)
-        foreign.join(metainfo, save_to)
+        foreign.join(source, save_to)
         return foreign
 
     def share(self, content: Path, *, piece_length: int | None = None) -> Path:
@@ -119,9 +119,9 @@ class Meeting:
         assert done.returncode == 0, done.stderr
         return metainfo
 
-    def add(self, daemon: Daemon, metainfo: Path, *options: str) -> None:
+    def add(self, daemon: Daemon, source: Path | str, *options: str) -> None:
         """`mtorrctl add`."""
-        words = ["--socket", str(daemon.socket), "add", str(metainfo), *options]
+        words = ["--socket", str(daemon.socket), "add", str(source), *options]
         done = subprocess.run(
             [sys.executable, "-m", "mtorrctl", *words],
             capture_output=True,

@@ -31,6 +31,28 @@ def foreign_seeds(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
     wait_until_seeding(meeting.tracker)
 
 
+def foreign_follows_our_magnet(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
+    """We seed and hand out a magnet link; it gets the metadata from us, and then the content."""
+    metainfo = meeting.share(content)
+    seed(meeting, meeting.tracker, metainfo, content)
+    save_to = meeting.directory / "theirs"
+    meeting.foreign(kind, magnet_of(meeting.tracker), save_to)
+    wait_for_foreign(meeting, kind, content, save_to)
+
+
+def we_follow_a_magnet(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
+    """It seeds; we have no more than a magnet link, and get the metadata from it, and then the content."""
+    metainfo = meeting.share(content)
+    meeting.foreign(kind, metainfo, content.parent)
+    meeting.wait_for_announce(kind.peer_id_start, holding="left=0")
+    meeting.add(meeting.tracker, metainfo, "--paused")
+    magnet = magnet_of(meeting.tracker)
+    leecher = meeting.daemon("leecher")
+    meeting.add(leecher, magnet)
+    meeting.wait_for_content(content, leecher.save_to / content.name, who="microtorrd")
+    wait_until_seeding(leecher)
+
+
 def mixed_swarm(meeting: Meeting, kind: type[Foreign], content: Path) -> None:
     """One seeder of ours, capped so that the others need each other; it and two of ours download."""
     metainfo = meeting.share(content)
@@ -57,6 +79,12 @@ def seed(meeting: Meeting, daemon: Daemon, metainfo: Path, content: Path) -> Non
     """One of ours seeds, and the tracker knows."""
     meeting.add(daemon, metainfo, "--seed", str(content))
     meeting.wait_for_announce(OUR_PEER_ID_START, holding="left=0")
+
+
+def magnet_of(daemon: Daemon) -> str:
+    """The link that `mtorrctl magnet` prints."""
+    link: str = daemon.call("torrent.magnet", id="all")["magnet"]
+    return link
 
 
 def wait_until_seeding(daemon: Daemon) -> None:

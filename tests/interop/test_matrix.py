@@ -19,6 +19,8 @@ from tests.interop.meeting import Meeting
 MEETINGS = {
     "downloads": (meetings.foreign_downloads, 16 * MIB + 4321),
     "seeds": (meetings.foreign_seeds, 16 * MIB + 4321),
+    "our-magnet": (meetings.foreign_follows_our_magnet, 4 * MIB + 4321),
+    "their-magnet": (meetings.we_follow_a_magnet, 4 * MIB + 4321),
     "mixed": (meetings.mixed_swarm, 24 * MIB + 4321),
 }
 MAKERS: dict[str, Callable[[Path, int], Path]] = {"file": make_file, "directory": make_tree}

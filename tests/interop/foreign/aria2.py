@@ -16,7 +16,7 @@ class Aria2(Foreign):
     version_command: ClassVar[tuple[str, ...]] = ("aria2c", "--version")
     peer_id_start: ClassVar[str] = "A2-"
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
+    def join(self, source: Path | str, save_to: Path) -> None:
         """Check what is there, fetch the rest, seed until it is ended."""
         self.run(
             "aria2c",
@@ -32,5 +32,5 @@ class Aria2(Foreign):
             "--check-integrity=true",
             "--seed-ratio=0.0",
             f"--dir={save_to}",
-            f"--torrent-file={metainfo}",
+            source if isinstance(source, str) else f"--torrent-file={source}",
         )

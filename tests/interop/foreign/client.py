@@ -34,8 +34,9 @@ class Foreign:
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
-        """Start, and join the swarm: what lies in `save_to` is checked and shared, the rest fetched."""
+    def join(self, source: Path | str, save_to: Path) -> None:
+        """Start, and join the swarm of a metainfo file or a magnet link: what lies in `save_to` is checked
+        and shared, the rest fetched."""
         raise NotImplementedError
 
     def run(self, *command: str | Path) -> None:

@@ -22,7 +22,7 @@ class Deluge(Foreign):
     version_command: ClassVar[tuple[str, ...]] = ("deluged", "--version")
     peer_id_start: ClassVar[str] = "-DE"
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
+    def join(self, source: Path | str, save_to: Path) -> None:
         """The daemon starts empty, and gets the torrent from its client; it checks what is there."""
         assert self.place.prefix, "its port is fixed: it needs a place of its own"
         settings = {
@@ -38,7 +38,7 @@ class Deluge(Foreign):
         (self.home / "auth").write_text("tester:secret:10\n")
         self.run("deluged", "-d", "-c", self.home, "-u", "127.0.0.1", "-p", str(PORT), "-L", "info")
         end = time.monotonic() + START_S
-        while (said := self._console(f"add -p '{save_to}' '{metainfo}'")) is not None:
+        while (said := self._console(f"add -p '{save_to}' '{source}'")) is not None:
             assert self.is_alive(), self.log()
             assert time.monotonic() < end, f"the daemon does not answer: {said}\n{self.log()}"
 

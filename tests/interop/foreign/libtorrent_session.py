@@ -1,6 +1,6 @@
-"""A libtorrent session with one torrent, as a program: ADDRESS METAINFO SAVE_TO. Ends with SIGTERM.
+"""A libtorrent session with one torrent, as a program: ADDRESS SOURCE SAVE_TO. Ends with SIGTERM.
 
-What libtorrent reports goes to standard output.
+SOURCE is a metainfo file or a magnet link. What libtorrent reports goes to standard output.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import libtorrent
 
 
-def main(address: str, metainfo: str, save_to: str) -> None:
+def main(address: str, source: str, save_to: str) -> None:
     """Share until somebody ends it."""
     session = libtorrent.session(
         {
@@ -30,8 +30,11 @@ def main(address: str, metainfo: str, save_to: str) -> None:
             ),
         }
     )
-    params = libtorrent.add_torrent_params()
-    params.ti = libtorrent.torrent_info(metainfo)
+    if source.startswith("magnet:"):
+        params = libtorrent.parse_magnet_uri(source)
+    else:
+        params = libtorrent.add_torrent_params()
+        params.ti = libtorrent.torrent_info(source)
     params.save_path = save_to
     params.flags &= ~(libtorrent.torrent_flags.auto_managed | libtorrent.torrent_flags.paused)
     session.add_torrent(params)

@@ -24,6 +24,6 @@ class Libtorrent(Foreign):
     )
     peer_id_start: ClassVar[str] = "-LT"
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
+    def join(self, source: Path | str, save_to: Path) -> None:
         """One session with one torrent."""
-        self.run(sys.executable, SESSION, self.place.address, metainfo, save_to)
+        self.run(sys.executable, SESSION, self.place.address, source, save_to)

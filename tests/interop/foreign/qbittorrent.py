@@ -34,7 +34,7 @@ class Qbittorrent(Foreign):
     version_command: ClassVar[tuple[str, ...]] = ("qbittorrent-nox", "--version")
     peer_id_start: ClassVar[str] = "-qB"
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
+    def join(self, source: Path | str, save_to: Path) -> None:
         """It checks what is there when it adds the torrent."""
         settings = self.home / "qBittorrent" / "config" / "qBittorrent.conf"
         settings.parent.mkdir(parents=True)
@@ -45,5 +45,5 @@ class Qbittorrent(Foreign):
             f"--save-path={save_to}",
             "--add-paused=false",
             "--skip-dialog=true",
-            metainfo,
+            source,
         )

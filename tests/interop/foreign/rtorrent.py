@@ -20,7 +20,7 @@ log.add_output = "debug", "log"
 log.add_output = "connection_debug", "log"
 log.add_output = "peer_debug", "log"
 log.add_output = "tracker_debug", "log"
-schedule2 = load, 0, 0, ((load.start, "{metainfo}"))
+schedule2 = load, 0, 0, ((load.start, "{source}"))
 """
 
 
@@ -34,7 +34,7 @@ class Rtorrent(Foreign):
     # It hashes everything once more first, with its trackers off: the event waits for the next announce.
     tells_completion: ClassVar[bool] = False
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
+    def join(self, source: Path | str, save_to: Path) -> None:
         """It checks what is there when it loads the torrent."""
         (self.home / "session").mkdir()
         settings = self.home / "settings.rc"
@@ -44,7 +44,7 @@ class Rtorrent(Foreign):
                 save_to=save_to,
                 address=self.place.address,
                 port=self.place.free_port(),
-                metainfo=metainfo,
+                source=source,
             )
         )
         self.run("rtorrent", "-n", "-o", f"import={settings}")

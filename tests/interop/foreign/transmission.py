@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
 from tests.interop.foreign.client import Foreign
 
+RPC = Path(__file__).with_name("transmission_rpc.py")
+RPC_PORT = 9091
+START_S = 30.0
+
 
 class Transmission(Foreign):
-    """Told of the torrent by its watched directory."""
+    """Told of a file by its watched directory, of a magnet link by its RPC."""
 
     name: ClassVar[str] = "transmission"
     programs: ClassVar[tuple[str, ...]] = ("transmission-daemon",)
@@ -19,12 +25,13 @@ class Transmission(Foreign):
     peer_id_start: ClassVar[str] = "-TR"
     makes_empty_files: ClassVar[bool] = False
 
-    def join(self, metainfo: Path, save_to: Path) -> None:
-        """It finds the torrent when it starts, and checks what is there."""
+    def join(self, source: Path | str, save_to: Path) -> None:
+        """It finds a file when it starts, and checks what is there; of a magnet link it must be told."""
         watched = self.home / "watched"
         watched.mkdir()
-        # It takes files of this suffix only, and renames them.
-        shutil.copy(metainfo, watched / "shared.torrent")
+        if isinstance(source, Path):
+            # It takes files of this suffix only, and renames them.
+            shutil.copy(source, watched / "shared.torrent")
         settings = {
             "bind-address-ipv4": self.place.address,
             "dht-enabled": False,
@@ -32,7 +39,8 @@ class Transmission(Foreign):
             "lpd-enabled": False,
             "message-level": 3,
             "port-forwarding-enabled": False,
-            "rpc-enabled": False,
+            "rpc-bind-address": "127.0.0.1",
+            "rpc-port": RPC_PORT,
             # It tries uTP first, and never falls back to TCP before a packet of somebody else's came by UDP,
             # which without its DHT does not happen (docs/INTEROP.md).
             "utp-enabled": False,
@@ -41,3 +49,17 @@ class Transmission(Foreign):
         }
         (self.home / "settings.json").write_text(json.dumps(settings))
         self.run("transmission-daemon", "--foreground", "--log-debug", "--config-dir", self.home)
+        if isinstance(source, str):
+            self._tell(source)
+
+    def _tell(self, magnet: str) -> None:
+        assert self.place.prefix, "its port is fixed: it needs a place of its own"
+        done = subprocess.run(
+            [*self.place.prefix, sys.executable, str(RPC), str(RPC_PORT), "torrent-add", "filename", magnet],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=START_S,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
