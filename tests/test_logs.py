@@ -106,13 +106,13 @@ def test_a_logger_made_earlier_follows_a_later_setup() -> None:
 
 def test_other_libraries_are_heard_from_warning_upwards() -> None:
     def speak(log: logs.Log) -> None:
-        logging.getLogger("urllib3.connectionpool").info("unheard")
-        logging.getLogger("urllib3.connectionpool").warning("retrying %s", "http://x")
+        logging.getLogger("requests.sessions").info("unheard")
+        logging.getLogger("requests.sessions").warning("retrying %s", "http://x")
         logging.getLogger("flask").error("oops")
 
     lines = [json.loads(line) for line in written("debug", "json", speak).splitlines()]
     assert [(line["level"], line["library"], line["message"]) for line in lines] == [
-        ("warning", "urllib3.connectionpool", "retrying http://x"),
+        ("warning", "requests.sessions", "retrying http://x"),
         ("error", "flask", "oops"),
     ]
 
