@@ -36,12 +36,12 @@ def main() -> int:
     params.save_path = directory
     params.flags &= ~lt.torrent_flags.auto_managed
     params.flags &= ~lt.torrent_flags.paused
-    handle = session.add_torrent(params)
-    if role == "fetch":
+    if role == "fetch":  # nothing before the word is given: its tracker would find the seeder, too
         print("ready", session.listen_port(), flush=True)
         sys.stdin.readline()
-        if len(sys.argv) > 5:
-            handle.connect_peer(("127.0.0.1", int(sys.argv[5])))
+    handle = session.add_torrent(params)
+    if len(sys.argv) > 5:
+        handle.connect_peer(("127.0.0.1", int(sys.argv[5])))
     while not handle.status().is_seeding:
         session.wait_for_alert(20)
         session.pop_alerts()
