@@ -32,7 +32,14 @@ from microtorrd.disk import jobs, move, trust
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.pool import Feed, PoolClosed
 from microtorrd.disk.state import TorrentRecord
-from microtorrd.errors import MicrotorrError, NotAllowed, ProtocolError, StorageError
+from microtorrd.errors import (
+    CallerError,
+    InvalidMetainfo,
+    MicrotorrError,
+    NotAllowed,
+    ProtocolError,
+    StorageError,
+)
 from microtorrd.facilities import Facilities
 from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.bitfield import Bitfield
@@ -41,6 +48,9 @@ from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.times import rfc3339
 
 Post = Callable[[Sequence[Fact]], None]
+
+#: After a disk was full: go on when so much fits, or all that is missing.
+ROOM_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +137,7 @@ class Content:
         """Look at metainfo and files and decide what to trust. Waits. Raises StorageError; what does not need
         the files is known then all the same."""
         facilities = self._facilities
-        raw = None if metainfo is not None else facilities.ledger.metainfo(self.record.info_hash)
-        meta = metainfo or facilities.pool.call(lambda: metainfo_room.parse(raw or b""), lane="bulk")
+        meta = metainfo or self._metainfo_on_record()
         self._adopt(meta)
         if self.record.moving_to is not None:
             self._recover_move(self.record.moving_to)
@@ -138,6 +147,20 @@ class Content:
         if trusted.have.complete and not trusted.recheck_all:
             self.forget_hashes()
         return trusted
+
+    def _metainfo_on_record(self) -> Metainfo:
+        """The metainfo as the database has it. Waits. Raises StorageError, also where it makes no sense."""
+        facilities, record = self._facilities, self.record
+        path = facilities.ledger.path
+        try:
+            raw = facilities.ledger.metainfo(record.info_hash)
+            meta = facilities.pool.call(lambda: metainfo_room.parse(raw), lane="bulk")
+            if (meta.info_hash, meta.length) != (record.info_hash, record.length):
+                raise InvalidMetainfo("it is that of another torrent")
+        except CallerError as error:
+            message = f"{path}: the metainfo on record is damaged ({error}); add the torrent anew"
+            raise StorageError(message, path=path, cause="corrupt") from None
+        return meta
 
     def _examine(self, is_single_file: bool) -> Trusted:
         """In a disk thread: look at the files and decide."""
@@ -221,23 +244,27 @@ class Content:
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
 
-    def probe(self) -> None:
-        """See whether the cause of a failure is gone. Waits. Raises StorageError where it is not."""
+    def probe(self, missing_bytes: int) -> None:
+        """See whether the cause of a failure is gone, for content of which so much is still to be written.
+        Waits. Raises StorageError where it is not."""
         self._ready_to_write = False
-        self._facilities.pool.call(partial(self._look, self.failure))
+        self._facilities.pool.call(partial(self._look, self.failure, min(missing_bytes, ROOM_BYTES)))
         self.prepare()
 
-    def _look(self, failure: StorageError | None) -> None:
+    def _look(self, failure: StorageError | None, room_bytes: int) -> None:
         """In a disk thread: is what was missing there again?"""
         if failure is not None and failure.cause == "not_found" and not os.path.exists(failure.path):
             raise failure
+        if self.files.root_device is None and not self.record.seed_only:
+            return  # a directory that never was: whether it can be made, `prepare` finds out
         self.files.stat()
+        if failure is not None and failure.cause == "no_space":
+            self.files.require_room(room_bytes)
 
     def hashes(self) -> bytes:
         """The SHA-1 of every piece, 20 bytes each. Waits where they are not in memory."""
         if self._hashes is None:
-            raw = self._facilities.ledger.metainfo(self.record.info_hash)
-            self._hashes = self._facilities.pool.call(lambda: metainfo_room.parse(raw).pieces, lane="bulk")
+            self._hashes = self._metainfo_on_record().pieces
         return self._hashes
 
     def raw_info(self) -> bytes:
@@ -288,6 +315,8 @@ class Content:
         facilities = self._facilities
         try:
             hashes = self.hashes()
+            # Before anything is read: who changes a file from now on is found out at the next start.
+            seen = facilities.pool.call(self.files.stat, lane="bulk")
         except StorageError as error:
             post((StorageFailed(error),))
             return
@@ -320,7 +349,8 @@ class Content:
                 post((StorageFailed(StorageError(message, path=self.path, cause="mismatch")),))
             else:
                 done_fact = PiecesChecked((), (), done=True)
-                facilities.ledger.checked(self.record.info_hash, bad_pieces, lambda: post((done_fact,)))
+                then = partial(post, (done_fact,))
+                facilities.ledger.checked(self.record.info_hash, bad_pieces, seen, then)
 
         self._check = facilities.pool.feed(works, done, finished)
 

@@ -15,6 +15,10 @@ class MicrotorrError(Exception):
     """The root of all errors that have a known cause."""
 
 
+class Stopping(MicrotorrError):
+    """Nobody's: the daemon stops, and a greenlet that hears this has nothing more to do."""
+
+
 class ConfigError(MicrotorrError):
     """Ours, at start: a setting is unknown, of the wrong type or out of range. No start (exit 78)."""
 

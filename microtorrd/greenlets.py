@@ -18,6 +18,7 @@ import gevent
 from gevent import Greenlet
 
 from microtorrd import logs
+from microtorrd.errors import Stopping
 
 #: Told of a crash: the name of the greenlet, and the error.
 OnCrash = Callable[[str, BaseException], None]
@@ -98,6 +99,8 @@ class Crew:
     def _run(self, name: str, work: Callable[..., object], args: tuple[Any, ...]) -> None:
         try:
             work(*args)
+        except Stopping as error:
+            _log.debug("greenlet_ended", greenlet=f"{self.name}/{name}", reason=str(error))
         except (Exception, gevent.Timeout) as error:
             _log.error("greenlet_crashed", greenlet=f"{self.name}/{name}", error=str(error), exc_info=error)
             if self._on_crash is not None:

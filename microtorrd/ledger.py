@@ -13,7 +13,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from gevent.threadpool import ThreadPool
 
 from microtorrd import logs
 from microtorrd.disk import jobs
-from microtorrd.disk.files import FileSet
+from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.pool import DiskPool
 from microtorrd.disk.state import Durable, MagnetRecord, StateStore, TorrentRecord
 from microtorrd.errors import NotFound, StorageError
@@ -58,6 +58,7 @@ class Page:
         "in_flight",
         "info_hash",
         "on_failure",
+        "seen",
         "since_sync",
         "sync_all",
         "totals",
@@ -82,6 +83,7 @@ class Page:
         self.unsynced = False
         self.since_sync: list[int] = []  # pieces written since the files were last synced
         self.sync_all = False  # files were written by an earlier process: sync all of them once
+        self.seen: Sequence[FileStat | None] | None = None  # before a check, if nothing was written since
         self.totals = (0, 0)  # as last recorded
 
 
@@ -89,6 +91,7 @@ class Ledger:
     """The written memory of the session."""
 
     def __init__(self, path: str, *, pool: DiskPool, crew: Crew) -> None:
+        self.path = path
         self._pool = pool
         self._crew = crew
         self._threads = ThreadPool(1)
@@ -191,6 +194,7 @@ class Ledger:
             return
         page.in_flight += 1
         page.unsynced = True
+        page.seen = None
         if not page.dirty:
             page.dirty = True
             self._to_mark.add(info_hash)
@@ -216,19 +220,32 @@ class Ledger:
         page = self._pages.get(info_hash)
         return [] if page is None else sorted(set(page.since_sync))
 
-    def checked(self, info_hash: bytes, bad: Iterable[int], then: Callable[[], None]) -> None:
-        """A check found what is there: take back the bad pieces on record, then call `then`, on the hub."""
+    def checked(
+        self,
+        info_hash: bytes,
+        bad: Iterable[int],
+        seen: Sequence[FileStat | None],
+        then: Callable[[], None],
+    ) -> None:
+        """A check found what is there: take back the bad pieces on record, then call `then`, on the hub.
+
+        `seen` are the figures of the files from before the check: those that its outcome is known for.
+        """
         page = self._pages.get(info_hash)
         if page is None:
             return
         page.sync_all = page.unsynced = True
+        page.seen = None if page.in_flight else seen
         mask = bytearray(b"\xff" * len(page.have()))
         for piece in bad:
             mask[piece >> 3] &= ~(0x80 >> (piece & 7)) & 0xFF
 
         def retract_first() -> None:
             if any(byte != 0xFF for byte in mask):
-                self._run(partial(self._store.retract, info_hash, bytes(mask)))
+                try:
+                    self._run(partial(self._store.retract, info_hash, bytes(mask)))
+                except NotFound:  # the torrent was removed meanwhile
+                    return
             then()
             self.progressed(info_hash)
 
@@ -341,7 +358,9 @@ class Ledger:
                 continue
             del page.since_sync[:count]
             clean = idle and page.in_flight == 0 and not page.unsynced and page.have() == before
-            synced.append((page, Durable(page.info_hash, before, stats, clean)))
+            # Where we wrote nothing since a check, what it saw is recorded: not what others wrote since.
+            synced.append((page, Durable(page.info_hash, before, page.seen or stats, clean)))
+            page.seen = None
         if not synced:
             return
         # A write that begins from here on marks the torrent dirty again: in the same thread, after it.

@@ -36,6 +36,13 @@ PASSING_CAUSES = frozenset(
 )
 
 
+#: A failure so soon after a recovery is a relapse, and doubles the time until the next look. A disk that can
+#: be listed and not read would otherwise be tried, and what it cannot take fetched, every few seconds.
+RELAPSE_S = 120.0
+PAUSE_FIRST_S = 10.0
+PAUSE_MOST_S = 600.0
+
+
 class Torrent:
     """One torrent. Made at once; `load` makes it work."""
 
@@ -57,6 +64,9 @@ class Torrent:
         self._kept: list[Fact] = []  # facts that came before the core was there
         self._shown: tuple[events.State, str | None] | None = None
         self._probing = False
+        self._probe_at = 0.0  # not looked at before this
+        self._probe_pause_s = 0.0
+        self._recovered_at: float | None = None
         self._unopened = False  # the files could not be looked at yet
         self._gone = False
 
@@ -293,7 +303,7 @@ class Torrent:
 
     def probe(self) -> None:
         """See, behind this call, whether the cause of the failure is gone, and go on if so."""
-        if not self._probing:
+        if not self._probing and self.facilities.clock() >= self._probe_at:
             self._probing = True
             self.crew.spawn("probe", self._probe)
 
@@ -302,7 +312,10 @@ class Torrent:
             if self._unopened:
                 self._reopen()
             else:
-                self.content.probe()
+                snapshot = self.snapshot()
+                done_bytes = 0 if snapshot is None else snapshot.done_bytes
+                self.content.probe(self.content.record.length - done_bytes)
+                self._recovered_at = self.facilities.clock()
                 # What was written since the last sync may be lost with whatever failed.
                 doubtful = self.facilities.ledger.unsynced_pieces(self.info_hash)
                 self.post((events.RecheckWanted(doubtful), events.StorageRecovered()))
@@ -310,6 +323,14 @@ class Torrent:
             self._log.debug("still_parked", cause=error.cause, reason=str(error))
         finally:
             self._probing = False
+
+    def _put_off_probe(self) -> None:
+        """It has failed: each time that this happens soon after it had recovered, let it rest for longer."""
+        now = self.facilities.clock()
+        relapsed = self._recovered_at is not None and now - self._recovered_at < RELAPSE_S
+        pause_s = max(PAUSE_FIRST_S, 2 * self._probe_pause_s) if relapsed else 0.0
+        self._probe_pause_s = min(pause_s, PAUSE_MOST_S)
+        self._probe_at = now + self._probe_pause_s
 
     def _reopen(self) -> None:
         """Look again at files that could not be looked at before. Waits. Raises StorageError."""
@@ -336,6 +357,7 @@ class Torrent:
         self._change(stopped=False)
         if self.host is None:
             return
+        self._probe_at = 0.0
         if self._unopened:
             self.probe()
             return
@@ -391,6 +413,11 @@ class Torrent:
     def begin_move(self, save_to: str) -> None:
         """Move the content to another directory, behind this call. Raises NotAllowed where it cannot be."""
         record = self.content.record
+        if self._unopened:
+            raise NotAllowed(
+                f"the files of {record.name!r} cannot be looked at, so they stay where they are",
+                info_hash=self.info_hash.hex(),
+            )
         if self.moving or self.host is None:
             raise NotAllowed(f"{record.name!r} is busy", info_hash=self.info_hash.hex())
         if record.save_to == save_to:
@@ -437,6 +464,7 @@ class Torrent:
             self._log.info("state_changed", state=state)
         else:
             self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
+            self._put_off_probe()
         if state in {"stopped", "failed"}:
             self.content.release_files()
         record = self.content.record

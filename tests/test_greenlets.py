@@ -13,6 +13,7 @@ import pytest
 from gevent.event import Event
 
 from microtorrd import logs
+from microtorrd.errors import Stopping
 from microtorrd.greenlets import Crew
 
 
@@ -69,6 +70,18 @@ def test_a_crash_is_logged_once_with_its_traceback_and_told(log: io.StringIO) ->
     assert line["event"] == "greenlet_crashed"
     assert line["greenlet"] == "net/reader"
     assert "in explode" in str(line["exception"])
+
+
+def test_to_hear_that_the_daemon_stops_is_no_crash(log: io.StringIO) -> None:
+    crashes: list[str] = []
+    crew = Crew("torrent", on_crash=lambda name, _: crashes.append(name))
+
+    def work() -> None:
+        raise Stopping("the disk pool is closed")
+
+    crew.spawn("load", work).join()
+    assert crashes == []
+    assert [(line["level"], line["event"]) for line in lines(log)] == [("debug", "greenlet_ended")]
 
 
 def test_a_stray_timeout_is_a_crash_too(log: io.StringIO) -> None:

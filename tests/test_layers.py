@@ -24,7 +24,7 @@ MAP: dict[str, set[str]] = {
     "microtorrd.rate": set(),
     "microtorrd.times": set(),
     "microtorrd.logs": set(),
-    "microtorrd.greenlets": {"microtorrd.logs"},
+    "microtorrd.greenlets": {"microtorrd.errors", "microtorrd.logs"},
     # What bytes and words mean.
     "microtorrd.proto": {"microtorrd.errors"},
     "microtorrd.proto.places": set(),

@@ -25,7 +25,7 @@ from typing import Literal, NamedTuple
 
 from microtorrd.disk import layout
 from microtorrd.disk.descriptors import Descriptor, DescriptorCache
-from microtorrd.disk.space import FreeSpaceFloor
+from microtorrd.disk.space import FreeSpaceFloor, require_space
 from microtorrd.disk.tree import Parts, Walker, make_root, open_file, open_root
 from microtorrd.errors import StorageError
 
@@ -249,6 +249,11 @@ class FileSet:
         self._made.clear()
         with self._at_root() as root:
             layout.delete(self, root)
+
+    def require_room(self, size: int) -> None:
+        """StorageError `no_space` where so many bytes more would not fit."""
+        with self._at_root() as root:
+            require_space(root, size, self.root, self.floor)
 
     def close(self) -> None:
         """Close the descriptors, each as soon as no thread uses it. The set stays usable."""

@@ -81,12 +81,16 @@ def sync_directories(files: Files, root: int, made: set[Parts]) -> None:
 
 
 def delete(files: Files, root: int) -> None:
-    """Remove the regular files, then the directories that are empty, the deepest first."""
+    """Remove the files, then the directories that are empty, the deepest first.
+
+    What is no regular file, or is longer than the torrent's, was never ours: it was refused, and stays.
+    """
     with Walker(root) as walker:
         for number, path in enumerate(files.paths):
             try:
                 within = walker.enter(path[:-1])
-                if S_ISREG(os.stat(path[-1], dir_fd=within, follow_symlinks=False).st_mode):
+                found = os.stat(path[-1], dir_fd=within, follow_symlinks=False)
+                if S_ISREG(found.st_mode) and found.st_size <= files.lengths[number]:
                     os.unlink(path[-1], dir_fd=within)
             except OSError as error:
                 if not _nothing_of_ours(error):

@@ -24,7 +24,7 @@ from gevent import get_hub, monkey
 from gevent.event import Event
 from gevent.hub import Waiter
 
-from microtorrd.errors import MicrotorrError
+from microtorrd.errors import MicrotorrError, Stopping
 
 _start_thread = monkey.get_original("_thread", "start_new_thread")
 _Lock = monkey.get_original("_thread", "allocate_lock")
@@ -36,7 +36,7 @@ T = TypeVar("T")
 BOUND = 256
 
 
-class PoolClosed(MicrotorrError):
+class PoolClosed(Stopping):
     """The pool was closed before this work began."""
 
 

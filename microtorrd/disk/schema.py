@@ -134,10 +134,15 @@ def damaged(path: str, how: str) -> StorageError:
     )
 
 
-def _connect(path: str) -> sqlite3.Connection:
+def _connect(path: str, *, is_new: bool = False) -> sqlite3.Connection:
     # One thread at a time uses it, but not always the same one.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
     try:
+        if is_new:
+            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        elif connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
+            # Before anything changes: somebody else may need it as it is.
+            raise damaged(path, "it is not one of microtorrd's")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA foreign_keys = ON")
     except BaseException:
@@ -157,9 +162,8 @@ def _make(path: str) -> None:
         for leftover in (fresh, f"{fresh}-wal", f"{fresh}-shm"):
             if os.path.lexists(leftover):
                 os.unlink(leftover)
-        connection = _connect(fresh)
+        connection = _connect(fresh, is_new=True)
         try:
-            connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             _migrate(connection, fresh)
         finally:
             connection.close()  # moves the journal into the file and syncs it
@@ -180,8 +184,6 @@ def _refuse_remains(path: str) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: str) -> None:
-    if connection.execute("PRAGMA application_id").fetchone()[0] != _APPLICATION_ID:
-        raise damaged(path, "it is not one of microtorrd's")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise StorageError(

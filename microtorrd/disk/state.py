@@ -116,8 +116,8 @@ class StateStore:
     def load_summaries(self) -> list[TorrentRecord]:
         """All torrents without their metainfo, the first added first."""
         with schema.errors_at(self.path):
-            rows = self._connection.execute(f"{_SELECT} ORDER BY added_at, info_hash")
-            return [_record(row) for row in rows]
+            rows = self._connection.execute(f"{_SELECT} ORDER BY added_at, info_hash").fetchall()
+        return self._read(rows)
 
     def load(self, info_hash: bytes) -> TorrentRecord:
         """One torrent, without its metainfo. NotFound where there is none."""
@@ -125,7 +125,18 @@ class StateStore:
             row = self._connection.execute(f"{_SELECT} WHERE info_hash = ?", (info_hash,)).fetchone()
         if row is None:
             raise _not_found(info_hash)
-        return _record(row)
+        return self._read([row])[0]
+
+    def _read(self, rows: Sequence[Sequence[Any]]) -> list[TorrentRecord]:
+        """The records that these rows are. StorageError where one makes no sense."""
+        try:
+            records = [_record(row) for row in rows]
+            wrong = [record.name for record in records if record.length < 0 or record.piece_length < 1]
+        except (ValueError, TypeError, AttributeError) as error:
+            raise schema.damaged(self.path, f"what it says of a torrent makes no sense: {error}") from None
+        if wrong:
+            raise schema.damaged(self.path, f"what it says of the torrent {wrong[0]!r} makes no sense")
+        return records
 
     def metainfo(self, info_hash: bytes) -> bytes:
         """The metainfo file as it was given. NotFound where there is no such torrent."""

@@ -383,7 +383,7 @@ def test_a_wait_that_is_interrupted_ends_with_130_and_without_noise(shell: Shell
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert err.decode() == "ubuntu.iso: 0.0% downloading\n"
+    assert err.decode() in {"", "ubuntu.iso: 0.0% downloading\n"}  # it may not have come to its first line
 
 
 def test_several_are_waited_for_together(shell: Shell, house: House) -> None:

@@ -291,6 +291,15 @@ def test_deleting_leaves_what_is_foreign(sample: Sample, tmp_path: Path) -> None
     assert (tmp_path / "show/deep/foreign").exists()
 
 
+def test_deleting_leaves_a_file_that_is_longer_than_ours(sample: Sample, tmp_path: Path) -> None:
+    files = sample.whole_at(tmp_path)
+    longer = Path(files.path_of(0))
+    longer.write_bytes(bytes(files.lengths[0] + 1))
+    files.delete()
+    assert longer.stat().st_size == files.lengths[0] + 1
+    assert not any(Path(files.path_of(number)).exists() for number in range(1, len(files.paths)))
+
+
 def test_deleting_removes_emptied_directories_but_not_the_save_directory(
     sample: Sample, tmp_path: Path
 ) -> None:

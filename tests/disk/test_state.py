@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,33 @@ def again(store: StateStore) -> TorrentRecord:
         return other.load(A)
     finally:
         other.close()
+
+
+# -------------------------------------------------------------------------------------------- what is damaged
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("name", b"\xff\xff"),
+        ("name", 12),
+        ("save_to", b"/\xff"),
+        ("file_stats", b"123"),
+        ("length", -1),
+        ("length", b"many"),
+        ("piece_length", 0),
+        ("failure", "no JSON"),
+        ("failure", "[]"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_damage(store: StateStore, column: str, value: object) -> None:
+    store.add(record())
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as connection:
+        connection.execute(f"UPDATE torrents SET {column} = ?", (value,))
+    for read in (store.load_summaries, lambda: store.load(A)):
+        with pytest.raises(StorageError, match="makes no sense") as caught:
+            read()
+        assert caught.value.cause == "corrupt"
 
 
 # ------------------------------------------------------------------------------------------ what comes back
@@ -301,12 +329,14 @@ def test_a_lost_database_with_its_journal_left_does_not_start_empty(path: str) -
     assert not os.path.exists(path)
 
 
-def test_a_database_of_something_else_is_refused(path: str) -> None:
+def test_a_database_of_something_else_is_refused_and_not_touched(path: str) -> None:
     other = sqlite3.connect(path)
     other.execute("CREATE TABLE bookmarks (url)")
     other.close()
+    before = Path(path).read_bytes()
     with pytest.raises(StorageError, match="not one of microtorrd's"):
         StateStore(path)
+    assert Path(path).read_bytes() == before
 
 
 def test_a_database_of_a_newer_version_is_refused(path: str) -> None:
