@@ -53,6 +53,26 @@ Post = Callable[[Sequence[Fact]], None]
 ROOM_BYTES = 64 << 20
 
 
+class Work:
+    """Something long that can be ended from outside: a check, a confirmation, a move."""
+
+    __slots__ = ("cancelled", "feed")
+
+    def __init__(self) -> None:
+        self.cancelled = False
+        self.feed: Feed | None = None  # its jobs, where there are many
+
+    def is_cancelled(self) -> bool:
+        """Asked by the jobs, in their threads."""
+        return self.cancelled
+
+    def cancel(self) -> None:
+        """End it. Again does nothing."""
+        self.cancelled = True
+        if self.feed is not None:
+            self.feed.cancel()
+
+
 @dataclass(frozen=True, slots=True)
 class Trusted:
     """What is known of the pieces when a torrent is opened."""
@@ -83,8 +103,7 @@ class Content:
         self._facilities = facilities
         self._files: FileSet | None = None
         self._hashes: bytes | None = None
-        self._cancelled = False
-        self._check: Feed | None = None
+        self._work = Work()
         self._ready_to_write = False
         self._stores = 0  # under way
         self._quiet = Event()
@@ -309,9 +328,16 @@ class Content:
             partial(jobs.store, self.files, offset, buffer.view, expected, want_digests), done
         )
 
-    def check(self, pieces: Sequence[int] | None, post: Post) -> None:
+    def begin(self) -> Work:
+        """Something long begins: whatever was under way ends, and this from now on is what `cease` ends."""
+        self._work.cancel()
+        self._work = Work()
+        return self._work
+
+    def check(self, pieces: Sequence[int] | None, post: Post, work: Work) -> None:
         """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes."""
-        self._cancelled = False
+        if work.cancelled:
+            return  # before it had its turn: another check was wanted, and another one
         facilities = self._facilities
         try:
             hashes = self.hashes()
@@ -322,7 +348,7 @@ class Content:
             return
         todo = range(self.geometry.piece_count) if pieces is None else sorted(pieces)
         works = (
-            partial(jobs.check, self.files, self.geometry, hashes, part, cancelled=self._is_cancelled)
+            partial(jobs.check, self.files, self.geometry, hashes, part, cancelled=work.is_cancelled)
             for part in jobs.chunks(self.geometry, todo)
         )
         bad_pieces: list[int] = []
@@ -330,16 +356,16 @@ class Content:
 
         def done(outcome: jobs.Checked | BaseException) -> None:
             if isinstance(outcome, BaseException):
-                if not failed and self._check is not None:
-                    self._check.cancel()
+                if not failed and work.feed is not None:
+                    work.feed.cancel()
                 failed.append(failure_of(outcome, self.path))
-            else:
+            elif not work.cancelled:
                 bad_pieces.extend(outcome.bad)
                 post((PiecesChecked(outcome.good, outcome.bad, done=False),))
 
         def finished() -> None:
-            self._check = None
-            if self._cancelled:
+            work.feed = None
+            if work.cancelled:
                 return
             if failed:
                 post((StorageFailed(failed[0]),))
@@ -352,11 +378,12 @@ class Content:
                 then = partial(post, (done_fact,))
                 facilities.ledger.checked(self.record.info_hash, bad_pieces, seen, then)
 
-        self._check = facilities.pool.feed(works, done, finished)
+        if not work.cancelled:
+            work.feed = facilities.pool.feed(works, done, finished)
 
     def confirm(self, post: Post) -> None:
         """Hash the whole content and compare with `id_hash`; ContentConfirmed or StorageFailed answers."""
-        self._cancelled = False
+        work = self.begin()
         id_hash, length = self.record.id_hash, self.record.length
         assert id_hash is not None
 
@@ -372,24 +399,19 @@ class Content:
                 post((ContentConfirmed(outcome),))
 
         job = partial(
-            jobs.confirm, self.files, length, id_hash, cancelled=self._is_cancelled, on_progress=progress
+            jobs.confirm, self.files, length, id_hash, cancelled=work.is_cancelled, on_progress=progress
         )
         self._facilities.pool.submit(job, done, lane="bulk")
 
     def cease(self) -> None:
         """Stop checks and confirmations that are under way; no answer comes from them."""
-        self._cancelled = True
-        if self._check is not None:
-            self._check.cancel()
+        self._work.cancel()
 
     def close(self) -> None:
         """Let go of descriptors and of what is under way."""
         self.cease()
         if self._files is not None:
             self._files.close()
-
-    def _is_cancelled(self) -> bool:
-        return self._cancelled
 
     # -------------------------------------------------------------------------------------- record
 
@@ -413,7 +435,7 @@ class Content:
         facilities, info_hash, old = self._facilities, self.record.info_hash, self.files
         if self._stores:
             self._quiet.wait()
-        self._cancelled = False
+        work = self.begin()
         if old.root_device is None and not facilities.pool.call(partial(os.path.isdir, old.root)):
             self._arrive(old.at(save_to), [None] * len(old.lengths))  # nothing was made there yet
             return
@@ -431,7 +453,7 @@ class Content:
                     hashes=hashes,
                     have=list(have.present()),
                     on_progress=on_progress,
-                    cancelled=self._is_cancelled,
+                    cancelled=work.is_cancelled,
                 ),
                 lane="bulk",
             )

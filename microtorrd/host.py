@@ -262,7 +262,8 @@ class CoreHost:
         self._facilities.give_back(order.buffer.memory)
 
     def _check(self, order: events.Check) -> None:
-        self._crew.spawn("check", self._content.check, order.pieces, self.post)
+        # What `Cease` is to stop begins here, not when the greenlet has its first turn.
+        self._crew.spawn("check", self._content.check, order.pieces, self.post, self._content.begin())
 
     def _confirm(self, order: events.Confirm) -> None:
         self._content.confirm(self.post)
