@@ -19,6 +19,7 @@ from pathlib import Path
 
 import gevent
 import pytest
+from gevent.pool import Pool
 
 from bench.daemons import Daemon
 from microtorrd.proto import metadata
@@ -26,6 +27,7 @@ from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.metainfo import FileEntry
 from mtorrctl.client import Client
 from tests.net.trackers import FakeTracker, Seen, http
+from tests.swarm import gob_peer
 from tests.swarm.hostile import (
     ALLOWED_FAST,
     BITFIELD,
@@ -75,7 +77,7 @@ class Sample:
     info_hash: bytes
 
 
-def make_sample(name: str, tracker: str, *, pieces: int = PIECES) -> Sample:
+def make_sample(name: str, tracker: str, *, pieces: int = PIECES, with_id: bool = False) -> Sample:
     """Content of so many pieces, whose torrent asks this tracker."""
     data = random.Random(name).randbytes(pieces * PIECE_BYTES - 777)
     hashes = [sha1(data[at : at + PIECE_BYTES]).digest() for at in range(0, len(data), PIECE_BYTES)]
@@ -85,7 +87,7 @@ def make_sample(name: str, tracker: str, *, pieces: int = PIECES) -> Sample:
         files=[FileEntry((name,), len(data))],
         is_single_file=True,
         pieces=b"".join(hashes),
-        id_hash=None,
+        id_hash=sha1(data).digest() if with_id else None,
         trackers=((tracker,),),
     )
     return Sample(name, data, raw, metainfo_room.parse(raw).info_hash)
@@ -511,6 +513,11 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
     "interest": (PLAIN, FEW * (frame(INTERESTED) + frame(NOT_INTERESTED))),
     "chokes": (PLAIN, FEW * (frame(CHOKE) + frame(UNCHOKE))),
     "suggestions": (FAST, FEW * frame(SUGGEST, words(1))),
+    "requests for metadata": (
+        EXTENDED,
+        frame(EXTENSION, b"\0d1:md11:ut_metadatai3eee")
+        + FEW * frame(EXTENSION, b"\1d8:msg_typei0e5:piecei0ee"),
+    ),
     "ports": (PLAIN, FEW * frame(PORT, b"ab")),
     "cancels": (PLAIN, FEW * frame(CANCEL, words(1, 0, 1))),
     "rejects": (FAST, FEW * frame(REJECT, words(1, 0, 1))),
@@ -611,6 +618,81 @@ def test_one_host_cannot_keep_others_out(field: Field, health: Health) -> None:
         field.fetch(field.honest, field.seeded)
         health.wait_for_log("its host has many connections, and others want a place")
         assert connections(field.seeder) >= 99
+
+
+# ------------------------------------------------------------------------------------------- bent words
+
+
+def bend(raw: bytes, chance: random.Random) -> bytes:
+    """The bytes with a few of them changed, left out or added."""
+    bent = bytearray(raw)
+    for _ in range(chance.choice((1, 1, 2, 5, 20))):
+        at = chance.randrange(len(bent))
+        how = chance.randrange(4)
+        if how == 0:
+            bent[at] = chance.choice((0, 1, 127, 128, 248, 255))
+        elif how == 1:
+            bent[at] ^= 1 << chance.randrange(8)
+        elif how == 2:
+            del bent[at : at + chance.randrange(1, 9)]
+        else:
+            bent[at:at] = chance.randbytes(chance.randrange(1, 9))
+        bent = bent or bytearray(1)
+    return bytes(bent)
+
+
+def say_all(port: int, streams: list[bytes]) -> None:
+    """Each of these on a connection of its own, some at a time, and a moment for the answer."""
+
+    def converse(stream: bytes) -> None:
+        with RawPeer.dial(port) as peer:
+            try:
+                peer.send(stream)
+                peer.is_closed(0.1)
+            except OSError:
+                return  # it had heard enough
+
+    talkers = Pool(16)
+    talkers.map(converse, streams)
+
+
+def test_messages_bent_in_every_way(field: Field, health: Health) -> None:
+    chance = random.Random(11)
+    swarm_id = field.seeded.info_hash
+    words_of_a_peer = b"".join(
+        (
+            frame(EXTENSION, b"\0d1:md11:ut_metadatai3ee1:pi6881e4:reqqi250e1:v4:teste"),
+            frame(BITFIELD, BIT_OF_FIRST),
+            frame(INTERESTED),
+            *(request(piece, 0, BLOCK_BYTES) for piece in range(8)),
+            frame(CANCEL, words(1, 0, BLOCK_BYTES)),
+            frame(HAVE, words(3)),
+            frame(UNCHOKE),
+            frame(PIECE, words(1, 0) + bytes(100)),
+            frame(SUGGEST, words(4)),
+            frame(EXTENSION, b"\1d8:msg_typei0e5:piecei0ee"),
+            frame(CHOKE),
+        )
+    )
+    hello = b"\x13BitTorrent protocol" + EXTENDED + swarm_id
+    streams = [hello + b"%020d" % n + bend(words_of_a_peer, chance) for n in range(150)]
+    streams += [bend(hello + b"%020d" % n + words_of_a_peer, chance) for n in range(150, 200)]
+    say_all(field.ports[field.seeder], streams)
+
+
+def test_the_originals_words_bent_in_every_way(field: Field, health: Health) -> None:
+    chance = random.Random(12)
+    sample = make_sample("gob", "http://127.0.0.1:1/", pieces=5, with_id=True)
+    field.seed(field.seeder, sample)
+    id_hash = sha1(sample.data).hexdigest().encode()
+    value = b"\xff\x82\x01\x0bMICROTORRv1\x01\x28" + id_hash + b"\x01\x14"
+    streams = []
+    for number in range(200):
+        hello = gob_peer.HANDSHAKE_TYPE + gob_peer.frame(value + b"%020d" % number + b"\0")
+        rest = gob_peer.LEECHER[136 : 136 + chance.choice((200, 2000, 20_000))]
+        streams.append(hello + bend(rest, chance) if number % 4 else bend(hello + rest, chance))
+    say_all(field.ports[field.seeder], streams)
+    field.seeder.call("torrent.remove", id="gob")
 
 
 # --------------------------------------------------------------------------------- whom the daemon calls
