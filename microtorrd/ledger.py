@@ -28,7 +28,7 @@ from microtorrd.disk import jobs
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.pool import DiskPool
 from microtorrd.disk.state import Durable, MagnetRecord, StateStore, TorrentRecord
-from microtorrd.errors import NotFound, StorageError
+from microtorrd.errors import NotFound, Stopping, StorageError
 from microtorrd.greenlets import Crew
 
 T = TypeVar("T")
@@ -103,7 +103,8 @@ class Ledger:
         self._syncing = BoundedSemaphore(1)
         self._queued: list[Callable[[], None]] = []
         self._trouble: str | None = None
-        self._closed = False
+        self._closed = False  # no more is begun by ourselves …
+        self._is_over = False  # … and nothing can be by anybody
         self._store: StateStore = self._threads.apply(StateStore, (path,))
         self.boot_id = self._store.boot_id
 
@@ -271,15 +272,20 @@ class Ledger:
         try:
             self._write_journal()
             self._sync([page for page in self._pages.values() if page.unsynced or page.dirty])
-            self._run(self._store.close)
+            self._write_journal()  # what came meanwhile
+            self._is_over = True
+            self._threads.apply(self._store.close)
         except StorageError as error:
             _log.error("state_not_saved", cause=error.cause, path=error.path, reason=str(error))
+        self._is_over = True
         self._threads.kill()
 
     # ----------------------------------------------------------------------------------------- our own
 
     def _run(self, work: Callable[[], T]) -> T:
-        """Run in the database's thread while this greenlet waits."""
+        """Run in the database's thread while this greenlet waits. Raises Stopping after the end."""
+        if self._is_over:
+            raise Stopping("the state database is closed")
         result: T = self._threads.apply(work)
         return result
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import gevent
@@ -10,6 +11,7 @@ import pytest
 
 from microtorrd.disk.pool import DiskPool
 from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.errors import Stopping
 from microtorrd.greenlets import Crew
 from microtorrd.ledger import Ledger
 
@@ -51,3 +53,20 @@ def test_a_close_that_meets_the_journal_half_way_loses_nothing(tmp_path: Path, p
     record = store.load(INFO_HASH)
     store.close()
     assert (record.label, record.up_limit) == ("19", 19)
+
+
+def test_who_comes_after_the_end_hears_of_it_and_crashes_nothing(tmp_path: Path, pool: DiskPool) -> None:
+    crashes: list[str] = []
+    crew = Crew("ledger", on_crash=lambda name, error: crashes.append(f"{name}: {error!r}"))
+    ledger = Ledger(str(tmp_path / "state.sqlite"), pool=pool, crew=crew)
+    ledger.start()
+    ledger.close()
+    ledger.update(INFO_HASH, label="late")
+    late = crew.spawn("late", partial(ledger.change, INFO_HASH, label="late"))
+    late.join(1.0)
+    assert late.dead
+    with pytest.raises(Stopping):
+        ledger.summaries()
+    gevent.sleep(0.1)  # the journal has had its turn
+    assert crew.stop(1.0) == []
+    assert crashes == []

@@ -247,6 +247,8 @@ class FileSet:
         self.close()
         self._unsynced.clear()
         self._made.clear()
+        if self.root_device is None and not os.path.lexists(self.root):
+            return  # nothing was ever made
         with self._at_root() as root:
             layout.delete(self, root)
 

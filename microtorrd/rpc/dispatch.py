@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from microtorrd import logs
-from microtorrd.errors import Busy, CallerError
+from microtorrd.errors import Busy, CallerError, NotAllowed, Stopping
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.api import Caller, Services
 from microtorrd.rpc.methods import Method, find_method, read_params
@@ -66,6 +66,8 @@ class Dispatcher:
             reply = jsonrpc.encode_result(item.id or jsonrpc.NULL, self._call(item, caller))
         except CallerError as error:
             reply = _encode_refusal(item, error)
+        except Stopping as error:
+            reply = jsonrpc.encode_error(item.id, NotAllowed(f"the daemon is stopping: {error}"))
         except Exception as error:
             _log.error("rpc_method_crashed", method=item.method[:100], pid=caller.pid, exc_info=error)
             problem = "internal error: the log of the daemon has it"

@@ -291,6 +291,12 @@ def test_deleting_leaves_what_is_foreign(sample: Sample, tmp_path: Path) -> None
     assert (tmp_path / "show/deep/foreign").exists()
 
 
+def test_deleting_what_was_never_made_is_no_error(sample: Sample, tmp_path: Path) -> None:
+    sample.at(tmp_path / "nowhere").delete()
+    with pytest.raises(StorageError, match="is gone"):
+        sample.at(tmp_path / "unplugged", root_device=1).delete()
+
+
 def test_deleting_leaves_a_file_that_is_longer_than_ours(sample: Sample, tmp_path: Path) -> None:
     files = sample.whole_at(tmp_path)
     longer = Path(files.path_of(0))
