@@ -8,14 +8,15 @@ are taken, so that both meet in the middle and little arrives twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf
 
 from microtorrd.core.partial import Block, Partial
 from microtorrd.core.peer import Peer
 from microtorrd.proto.geometry import BLOCK_BYTES
 
-#: A block is asked of this many peers at most.
+#: A block is asked of this many peers at most that may still send it. Those that have stalled do not count: a
+#: few that promise everything and send nothing would else keep it from everybody.
 COPIES_MAX = 3
 
 #: Differences shorter than this are not worth a copy.
@@ -51,7 +52,7 @@ def late_blocks(
                 break
             if partial.solo or not may_ask(peer, partial):
                 continue
-            blocks = _tail(partial, holder, peer, quota)
+            blocks = _tail(partial, holder, peer, most=quota, now=now)
             if blocks:
                 found.append((partial, blocks))
                 quota -= len(blocks)
@@ -68,16 +69,23 @@ def _quota(peer: Peer, holder: Peer, *, ahead_s: float, now: float) -> int:
     return int(ahead_s / (BLOCK_BYTES / pace + BLOCK_BYTES / mine)) + 1
 
 
-def _tail(partial: Partial, holder: Peer, peer: Peer, most: int) -> list[Block]:
+def _tail(partial: Partial, holder: Peer, peer: Peer, *, most: int, now: float) -> list[Block]:
     """The last blocks of the piece that this holder was asked for, and the peer was not."""
     chosen: list[Block] = []
     for block in reversed(partial.blocks):
         if block.holder is not holder:
             continue
         others = block.others
-        if others is not None and (peer in others or len(others) + 1 >= COPIES_MAX):
+        if others is not None and (peer in others or _counted_on(holder, others, now) >= COPIES_MAX):
             continue
         chosen.append(block)
         if len(chosen) == most:
             break
     return chosen
+
+
+def _counted_on(holder: Peer, others: Sequence[Peer], now: float) -> int:
+    """How many of those that were asked for a block may still send it."""
+    if len(others) + 1 < COPIES_MAX:
+        return len(others) + 1
+    return sum(peer.due_s(now) < inf for peer in (holder, *others))

@@ -231,6 +231,17 @@ def test_rejects_that_never_come_are_not_waited_for() -> None:
     assert rig.asked(1) == []
 
 
+def test_peers_that_promise_and_send_nothing_keep_a_block_from_nobody() -> None:
+    rig = Rig(".", blocks=1)
+    for number in range(1, 8):
+        rig.join(number, "x")
+        assert rig.asked(number) == [(0, 0)], f"{number - 1} have stalled"
+        rig.tick(2.0)
+    rig.deliver(7)
+    rig.stored(0)
+    assert rig.core.have.complete
+
+
 def test_what_a_peer_rejects_is_asked_of_others_and_of_it_again_later() -> None:
     rig = Rig(".")
     rig.join(1, "all")
@@ -311,12 +322,13 @@ def test_the_tail_of_a_slow_peer_is_taken_from_its_end() -> None:
     assert not set(rig.asked(1)) & {(0, block) for block in taken}
 
 
-def test_a_block_is_asked_of_three_peers_at_most() -> None:
-    rig = Rig(".")
-    for peer in range(1, 6):
+def test_a_block_is_asked_of_three_peers_at_most_that_may_still_send_it() -> None:
+    rig = Rig(".", blocks=1)
+    rig.join(1, "all")
+    rig.tick(STALL_S + 1)
+    for peer in range(2, 7):
         rig.join(peer, "all")
-        rig.tick(STALL_S + 1)
-    assert sum((0, 0) in rig.asked(peer) for peer in range(1, 6)) == 3
+    assert [bool(rig.asked(peer)) for peer in range(1, 7)] == [True, True, True, True, False, False]
 
 
 def test_blocks_that_crossed_with_a_recall_are_waste() -> None:
