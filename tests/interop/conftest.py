@@ -14,11 +14,12 @@ from typing import NoReturn
 
 import pytest
 
-from tests.interop import matrix, namespaces
-from tests.interop.foreign import Foreign
+from bench import namespaces
+from bench.foreign import Foreign
+from bench.namespaces import Network
+from bench.places import LOOPBACK
+from tests.interop import matrix
 from tests.interop.meeting import Meeting
-from tests.interop.namespaces import Network
-from tests.interop.places import LOOPBACK
 
 MEETING = pytest.StashKey[Meeting]()
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.interop.foreign import ALL
+from bench.foreign import ALL
 
 #: A cell's test names itself with this property: client, role, shape.
 PROPERTY = "interop_cell"

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import Any
 
 from bench.daemons import Daemon
+from bench.foreign import Foreign
+from bench.places import Place
 from tests.interop.content import difference
-from tests.interop.foreign import Foreign
-from tests.interop.places import Place
 
 #: For a swarm of a few MiB: Transmission alone takes a dozen seconds before its first byte.
 PATIENCE_S = 90.0

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bench.daemons import Daemon
+from bench.foreign import Foreign
 from tests.interop.content import MIB
-from tests.interop.foreign import Foreign
 from tests.interop.meeting import OUR_PEER_ID_START, Meeting
 
 

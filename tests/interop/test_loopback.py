@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.foreign import Aria2, Foreign, Libtorrent
 from tests.interop import meetings
 from tests.interop.conftest import require
 from tests.interop.content import MIB, make_file, make_tree
-from tests.interop.foreign import Aria2, Foreign, Libtorrent
 from tests.interop.meeting import Meeting
 
 both_clients = pytest.mark.parametrize("kind", [Libtorrent, Aria2], ids=lambda kind: kind.name)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.foreign import ALL, Foreign
 from tests.interop import matrix, meetings
 from tests.interop.conftest import require
 from tests.interop.content import MIB, make_file, make_tree
-from tests.interop.foreign import ALL, Foreign
 from tests.interop.meeting import Meeting
 
 MEETINGS = {

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from bench.daemons import Daemon
+from bench.foreign.opentracker import Opentracker
 from microtorrd.proto import metainfo
 from tests.interop.conftest import require_programs
 from tests.interop.content import MIB, make_tree
-from tests.interop.foreign.opentracker import Opentracker
 from tests.interop.meeting import Meeting
 from tests.interop.meetings import wait_until_seeding
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.places import Place
+from bench.places import Place
 
 STOP_S = 10.0
 

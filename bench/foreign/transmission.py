@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.foreign.client import Foreign
+from bench.foreign.client import Foreign
 
 RPC = Path(__file__).with_name("transmission_rpc.py")
 RPC_PORT = 9091

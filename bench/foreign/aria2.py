@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.foreign.client import Foreign
+from bench.foreign.client import Foreign
 
 
 class Aria2(Foreign):

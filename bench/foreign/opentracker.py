@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from bench.places import LOOPBACK
 from microtorrd.proto import bencode
-from tests.interop.places import LOOPBACK
 
 START_S = 20.0
 LOOK_S = 0.05

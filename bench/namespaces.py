@@ -11,7 +11,7 @@ import itertools
 import os
 import subprocess
 
-from tests.interop.places import Place
+from bench.places import Place
 
 _numbers = itertools.count(1)
 

@@ -6,13 +6,13 @@ than by the tracker (DHT, local discovery, port mapping), so that a meeting alwa
 
 from __future__ import annotations
 
-from tests.interop.foreign.aria2 import Aria2
-from tests.interop.foreign.client import Foreign
-from tests.interop.foreign.deluge import Deluge
-from tests.interop.foreign.libtorrent_wheel import Libtorrent
-from tests.interop.foreign.qbittorrent import Qbittorrent
-from tests.interop.foreign.rtorrent import Rtorrent
-from tests.interop.foreign.transmission import Transmission
+from bench.foreign.aria2 import Aria2
+from bench.foreign.client import Foreign
+from bench.foreign.deluge import Deluge
+from bench.foreign.libtorrent_wheel import Libtorrent
+from bench.foreign.qbittorrent import Qbittorrent
+from bench.foreign.rtorrent import Rtorrent
+from bench.foreign.transmission import Transmission
 
 ALL: tuple[type[Foreign], ...] = (Libtorrent, Aria2, Transmission, Rtorrent, Qbittorrent, Deluge)
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.foreign.client import Foreign
+from bench.foreign.client import Foreign
 
 START_S = 30.0
 PORT = 58846

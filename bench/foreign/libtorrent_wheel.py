@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import ClassVar
 
-from tests.interop.foreign.client import Foreign
+from bench.foreign.client import Foreign
 
 SESSION = Path(__file__).with_name("libtorrent_session.py")
 
