@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from microtorrd import __version__
 from microtorrd.config import Config
 from microtorrd.core.events import Address, MemoryFreed, MemoryWanted, SwarmSettings
+from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.disk.buffers import BufferPool
 from microtorrd.disk.descriptors import DescriptorCache
 from microtorrd.disk.pool import DiskPool
@@ -70,6 +71,7 @@ class Facilities:
     active: set[Torrent | Resolver] = field(default_factory=set)  # to be ticked
     starving: set[Torrent] = field(default_factory=set)  # waiting for piece memory
     banned: dict[str, str] = field(default_factory=dict)  # host: reason
+    ourselves: OwnAddresses = field(default_factory=OwnAddresses)  # where peers see us
 
     @classmethod
     def make(cls, config: Config, *, crew: Crew, clock: Callable[[], float]) -> Facilities:
@@ -221,4 +223,5 @@ def swarm_settings(config: Config) -> SwarmSettings:
         request_timeout_s=swarm.request_timeout,
         idle_timeout_s=swarm.idle_timeout,
         ban_after=swarm.ban_after,
+        peer_exchange=swarm.peer_exchange,
     )

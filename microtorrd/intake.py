@@ -191,7 +191,7 @@ class Intake:
             self._roster.enter(resolver)
             resolver.fail(f"the torrent cannot be put on record: {error}")
             return
-        torrent.post((AddressesFound(resolver.hand_over(), "resume"),))
+        torrent.post((AddressesFound(resolver.hand_over(private=meta.private), "resume"),))
         resolver.note("resolved", resolved_info_hash=record.info_hash.hex(), size_bytes=record.length)
         # Not here: this is a greenlet of the link's, which ends with it.
         self._crew.spawn("load", torrent.load, meta)

@@ -68,6 +68,7 @@ class Resolver:
             client=f"microtorrd/{__version__}",
             listen_port=facilities.listen_port,
             peer_id=facilities.peer_id,
+            ourselves=facilities.ourselves,
         )
         self.announcer = facilities.make_announcer(
             self.link.tiers,
@@ -148,9 +149,9 @@ class Resolver:
         """After it was struck off the record; there is no data yet, whatever `data` says."""
         self.close()
 
-    def hand_over(self) -> list[Address]:
+    def hand_over(self, *, private: bool) -> list[Address]:
         """Somebody else goes on in our place: fall silent, part from the peers, and say where they are."""
-        addresses = self.resolution.addresses()
+        addresses = self.resolution.addresses(private=private)
         self._gone = True
         self.announcer.hand_over()
         self.resolution.parting = "its metadata is here; it will be called again"

@@ -330,6 +330,15 @@ class Swarm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             le=1000,
         ),
     ] = 8
+    peer_exchange: Annotated[
+        bool,
+        setting(
+            "Tell connected peers of each other and hear of others from them (BEP 11): finds more peers and "
+            "spares trackers; never done in private torrents.",
+            kind="switch",
+            live=True,
+        ),
+    ] = True
     ban_after: Annotated[
         int,
         setting(

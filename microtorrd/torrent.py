@@ -225,6 +225,7 @@ class Torrent:
             metadata_bytes=self.content.info_bytes,
             peer_id=facilities.peer_id,
             name=self.content.path,
+            ourselves=facilities.ourselves,
         )
 
     def _open_page(self, core: Core, trusted: Trusted) -> None:

@@ -5,8 +5,9 @@ Rules:
   of two in the same direction the newer one, which replaces a dead one. A newcomer from another host does
   not push out a connection that has stood for a while: peer ids are no secret, and could be borrowed;
 - no host can keep others out: where all places are taken, the host with the most connections gives one up
-  for a newcomer whose host has fewer;
-- two peers that both have everything part, after a grace in which the last haves travel;
+  for a newcomer whose host has fewer; where no host has more than one, whoever is last by canonical priority
+  (BEP 40) makes way for who comes before it, unless it is giving us something;
+- two peers that both want nothing part, after a grace in which the last haves travel;
 - whoever is silent for too long goes.
 """
 
@@ -17,9 +18,11 @@ from ipaddress import IPv6Address
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
 from microtorrd.core.events import Dial, DialFailed, Drop, Emit, PeerJoined
+from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.ranking import Ranking
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
 from microtorrd.core.verdicts import Verdicts, identity
@@ -42,8 +45,10 @@ class Comings:
         "_book",
         "_conversation",
         "_culprits",
+        "_exchange",
         "_fetching",
         "_peer_id",
+        "_ranking",
         "_swarm",
         "_uploading",
         "_verdicts",
@@ -59,6 +64,8 @@ class Comings:
         conversation: Conversation,
         culprits: Culprits,
         book: Peerbook,
+        exchange: Exchange,
+        ranking: Ranking,
         peer_id: bytes,
     ) -> None:
         self._swarm = swarm
@@ -68,6 +75,8 @@ class Comings:
         self._conversation = conversation
         self._culprits = culprits
         self._book = book
+        self._exchange = exchange
+        self._ranking = ranking
         self._peer_id = peer_id  # b"": not known, then of two connections the older one is kept
 
     # ------------------------------------------------------------------------------------- coming
@@ -77,6 +86,8 @@ class Comings:
         if fact.address is not None:
             self._book.joined(fact.address, now)
         peer = Peer(fact, pipeline_blocks=self._swarm.settings.pipeline_max_bytes // BLOCK_BYTES, now=now)
+        if peer.address is not None:
+            peer.source = self._book.source(peer.address) or peer.source
         if (reason := self._objection(peer, now)) is not None:
             self.turn_away(fact, reason, now)
             return
@@ -133,12 +144,35 @@ class Comings:
                     twin.address = peer.address  # now we know where it listens
                 return "the same peer is connected already"
         if not peer.web_seed and swarm.peer_count >= swarm.settings.connections_per_torrent:
-            crowd, here = self._crowd(), whereabouts(peer.host)
-            if len(crowd) <= 1 + sum(whereabouts(other.host) == here for other in swarm.peers.values()):
-                return "this torrent has as many peers as it may have"
+            return self._make_room(peer, now)
+        return None
+
+    def _make_room(self, peer: Peer, now: float) -> str | None:
+        """All places are taken: has anybody to make way for this newcomer? If not, why it cannot stay."""
+        crowd, here = self._crowd(), whereabouts(peer.host)
+        if len(crowd) > 1 + sum(whereabouts(other.host) == here for other in self._swarm.peers.values()):
             least = min(crowd, key=lambda other: (other.down.total + other.up.total, other.heard_at))
             self.drop(least, "its host has many connections, and others want a place", now, fault=False)
+            return None
+        last = self._last_in_rank() if len(crowd) == 1 else None
+        priority = self._priority(peer)
+        if last is None or priority is None or priority <= last[0]:
+            return "this torrent has as many peers as it may have"
+        self.drop(last[1], "others come before it by canonical priority", now, fault=False)
         return None
+
+    def _last_in_rank(self) -> tuple[int, Peer] | None:
+        """The peer with the lowest priority, of those that are giving us nothing."""
+        ranked = [
+            (priority, peer.number, peer)
+            for peer in self._swarm.peers.values()
+            if not peer.web_seed and not peer.pipeline.out and (priority := self._priority(peer)) is not None
+        ]
+        priority, _, peer = min(ranked, default=(0, 0, None))
+        return None if peer is None else (priority, peer)
+
+    def _priority(self, peer: Peer) -> int | None:
+        return self._ranking.priority(peer.host, peer.address[1] if peer.address else None)
 
     def _crowd(self) -> list[Peer]:
         """The peers of the host that has the most of them."""
@@ -186,8 +220,12 @@ class Comings:
         self._fetching.left(peer)
         self._uploading.left(peer, now)
         self._verdicts.recipients_changed()
+        self._exchange.left(peer)
         if peer.address is not None and not self._connected(peer.address):
-            self._book.left(peer.address, now, is_seed=peer.is_seed, fault=fault)
+            self._book.left(peer.address, now, is_seed=peer.wants_nothing, fault=fault)
+        if peer.elsewhere is not None and not fault and self._exchange.on:
+            seeds = (peer.elsewhere,) if peer.wants_nothing else ()
+            self._book.found((peer.elsewhere,), "pex", now, seeds=seeds)
         swarm.orders.append(
             Emit(
                 "peer_left",
@@ -209,8 +247,9 @@ class Comings:
             peer.noise >>= 1
             if now - peer.heard_at > idle_s and not peer.web_seed and not peer.whole_pieces:
                 swarm.condemn(peer, "silent for too long")
-            elif complete and peer.is_seed and now - peer.joined_at > SEEDS_GRACE_S:
+            elif complete and peer.wants_nothing and now - peer.joined_at > SEEDS_GRACE_S:
                 swarm.condemn(peer, "both seeding")
+        self._exchange.tick(now)
         self._book.look_after(now)
         self.dial(now)
 

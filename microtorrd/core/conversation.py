@@ -19,8 +19,10 @@ from typing import Any
 
 from bitarray.util import count_and
 
+from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
+from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.spreading import Spreading
@@ -28,9 +30,18 @@ from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import QUEUE_MAX, Uploading
 from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError
-from microtorrd.proto import metadata
+from microtorrd.proto import metadata, pex
 from microtorrd.proto.bitfield import Bitfield
-from microtorrd.proto.extended import ExtendedHandshake
+from microtorrd.proto.compact import host_text, is_near, read_host
+from microtorrd.proto.extended import (
+    DONT_HAVE,
+    DONT_HAVE_NUMBER,
+    UPLOAD_ONLY,
+    UPLOAD_ONLY_NUMBER,
+    ExtendedHandshake,
+    decode_dont_have,
+    decode_upload_only,
+)
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -76,10 +87,12 @@ class Conversation:
     __slots__ = (
         "_book",
         "_client",
+        "_exchange",
         "_fetching",
         "_handout",
         "_info_hash",
         "_listen_port",
+        "_ourselves",
         "_spreading",
         "_swarm",
         "_uploading",
@@ -96,8 +109,10 @@ class Conversation:
         spreading: Spreading,
         book: Peerbook,
         client: str,
-        listen_port: Callable[[], int] | int,
+        listen_port: int,
         info_hash: bytes,
+        exchange: Exchange,
+        ourselves: OwnAddresses,
         handout: Handout,
     ) -> None:
         self._swarm = swarm
@@ -109,6 +124,8 @@ class Conversation:
         self._client = client
         self._listen_port = listen_port
         self._info_hash = info_hash
+        self._exchange = exchange
+        self._ourselves = ourselves
         self._handout = handout
 
     # -------------------------------------------------------------------------------- our first words
@@ -129,21 +146,34 @@ class Conversation:
         self._uploading.greet(peer, now)
 
     def _introduction(self, peer: Peer) -> ExtendedHandshake:
-        port = self._listen_port() if callable(self._listen_port) else self._listen_port
         try:
             their_ip = ip_address(peer.host.partition("%")[0]).packed
         except ValueError:
             their_ip = None
+        extensions = {DONT_HAVE: DONT_HAVE_NUMBER, UPLOAD_ONLY: UPLOAD_ONLY_NUMBER}
+        if self._handout.size:
+            extensions[metadata.NAME] = metadata.NUMBER
+        if self._exchange.on:
+            extensions[pex.NAME] = pex.NUMBER
         return ExtendedHandshake(
-            m={metadata.NAME: metadata.NUMBER} if self._handout.size else {},
+            m=extensions,
             client=self._client,
-            listen_port=port or None,
+            listen_port=self._listen_port or None,
             reqq=QUEUE_MAX,
             yourip=their_ip,
-            upload_only=self._swarm.complete,
+            ipv4=self._elsewhere(peer, 4),
+            ipv6=self._elsewhere(peer, 16),
+            upload_only=self._swarm.complete or None,
             metadata_size=self._handout.size or None,
             info_hash=self._info_hash,
         )
+
+    def _elsewhere(self, peer: Peer, size: int) -> bytes | None:
+        """Our address of this family, if the connection is of the other: a way to us when it is lost."""
+        ours = self._ourselves.host(size) if self._exchange.on and self._listen_port else None
+        if ours is None or (":" in peer.host) == (size == 16):
+            return None
+        return ours if is_near(peer.host) or not is_near(host_text(ours)) else None
 
     # ------------------------------------------------------------------------------- what they say
 
@@ -311,30 +341,76 @@ class Conversation:
     def _on_extended(self, peer: Peer, message: Extended, now: float) -> None:
         if not peer.extended:
             raise ProtocolError("an extended message without the extension protocol")
-        if message.number == metadata.NUMBER and self._handout.size:
-            self._handout.hear(peer, message.payload, now)
-            return
-        if message.number != 0:
+        number, payload = message.number, message.payload
+        if number == 0:
+            self._swarm.hear_noise(peer, 1 + len(payload) // WORDS_NOISE_BYTES)
+            self._introduced(peer, ExtendedHandshake.decode(payload), now)
+        elif number == metadata.NUMBER and self._handout.size:
+            self._handout.hear(peer, payload, now)
+        elif number == pex.NUMBER and self._exchange.on:
+            self._exchange.hear(peer, payload, now)
+        elif number == DONT_HAVE_NUMBER:
+            self._has_lost(peer, self._swarm.geometry.admit_piece(decode_dont_have(payload)))
+        elif number == UPLOAD_ONLY_NUMBER:
+            self._swarm.hear_noise(peer, FLIP_NOISE)
+            peer.upload_only = decode_upload_only(payload)
+        else:
             self._swarm.hear_noise(peer)  # we announced no other
-            return
-        self._swarm.hear_noise(peer, 1 + len(message.payload) // WORDS_NOISE_BYTES)
-        words = ExtendedHandshake.decode(message.payload)
+
+    def _introduced(self, peer: Peer, words: ExtendedHandshake, now: float) -> None:
+        """The peer says who it is, or what of that has changed."""
         if words.info_hash is not None and words.info_hash != self._info_hash:
             self._swarm.condemn(peer, "it has the same content in another metainfo (info_hash differs)")
             return
-        peer.is_kin = words.info_hash is not None
-        peer.client = words.client
+        peer.is_kin = peer.is_kin or words.info_hash is not None
+        peer.client = words.client or peer.client
         peer.metadata_number = words.m.get(metadata.NAME, peer.metadata_number)
+        self._exchange.agreed(peer, words.m.get(pex.NAME), now)
+        if words.upload_only is not None:
+            peer.upload_only = words.upload_only
+        if words.yourip is not None and not peer.web_seed:
+            self._ourselves.heard(peer.host, words.yourip)
         if words.reqq is not None:
             bound = self._swarm.settings.pipeline_max_bytes // 16384
             peer.pipeline.set_limit(min(words.reqq, max(1, bound)))
-        if words.listen_port and peer.incoming and peer.address is None and peer.host:
-            address = (peer.host, words.listen_port)
+        if words.listen_port:
+            self._listens(peer, words, words.listen_port, now)
+
+    def _listens(self, peer: Peer, words: ExtendedHandshake, port: int, now: float) -> None:
+        other = words.ipv4 if ":" in peer.host else words.ipv6
+        if other is not None and read_host(host_text(other)) is not None:
+            elsewhere = host_text(other)
+            # Nobody sends us into our own network from outside of it.
+            if is_near(peer.host) or not is_near(elsewhere):
+                peer.elsewhere = (elsewhere, port)
+        if peer.incoming and peer.address is None and peer.host:
+            address = (peer.host, port)
             if self._book.state(address) == "barred":
                 self._swarm.condemn(peer, "this address is barred")
                 return
+            peer.source = self._book.source(address) or peer.source
             peer.address = address
             self._book.joined(address, now)
+
+    def _has_lost(self, peer: Peer, piece: int) -> None:
+        """The peer has this piece no more (BEP 54)."""
+        swarm, picker = self._swarm, self._workshop.picker
+        swarm.hear_noise(peer, FLIP_NOISE)
+        if peer.have is None or not peer.has(piece):
+            return
+        if peer.is_seed:
+            peer.is_seed = False
+            swarm.availability.seeds -= 1
+            peer.have = Bitfield.full(swarm.geometry.piece_count)
+            swarm.availability.add(peer.have.bits)
+            peer.offers = picker.needed_count
+        peer.have.clear(piece)
+        swarm.availability.remove_one(piece)
+        if picker.needed[piece]:
+            peer.offers -= 1
+        self._spreading.recount()
+        self._fetching.lost(peer, piece)
+        self._fetching.show_interest(peer)
 
 
 #: Who hears what. One table for all torrents.

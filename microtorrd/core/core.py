@@ -34,10 +34,13 @@ from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
 from microtorrd.core.ending import Ending
 from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
+from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
+from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.partial import reopen
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.ranking import Ranking
 from microtorrd.core.shares import Shares
 from microtorrd.core.spreading import Spreading
 from microtorrd.core.swarm import Swarm
@@ -74,7 +77,8 @@ class Core:
 
     `have` becomes the core's own. `has_id_hash`: the metainfo names an `id_hash` that the content was not yet
     confirmed to match. `metadata_bytes`: the size of the info dictionary, 0 where it cannot be given away.
-    `peer_id` is ours; without it crossing connections are told apart less well.
+    `peer_id` is ours; without it crossing connections are told apart less well. `ourselves` is shared by all
+    torrents of the daemon.
     """
 
     def __init__(
@@ -94,12 +98,17 @@ class Core:
         metadata_bytes: int = 0,
         peer_id: bytes = b"",
         name: str = "",
+        ourselves: OwnAddresses | None = None,
     ) -> None:
         self.swarm = swarm = Swarm(geometry, have, settings=settings, choices=torrent, chance=chance)
-        self.private = private  # BEP 27: addresses come from trackers only; kept by whoever finds others
+        self.private = private  # BEP 27: addresses come from trackers only
+        ourselves = OwnAddresses() if ourselves is None else ourselves
+        port = listen_port() if callable(listen_port) else listen_port
+        ranking = Ranking(ourselves, port)
         self.phase = Phase.STOPPED
         self.failure: StorageError | None = None
-        self.book = Peerbook(chance)
+        self.book = Peerbook(chance, ranking)
+        self.exchange = Exchange(swarm, self.book, private=private)
         self.culprits = Culprits()
         self.shares = Shares()
         self.checking = Checking(geometry.piece_count)
@@ -124,8 +133,10 @@ class Core:
             spreading=self.spreading,
             book=self.book,
             client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
-            listen_port=listen_port,
+            listen_port=port,
             info_hash=info_hash,
+            exchange=self.exchange,
+            ourselves=ourselves,
             handout=Handout(swarm, 0 if private else metadata_bytes),
         )
         self.comings = Comings(
@@ -136,6 +147,8 @@ class Core:
             conversation=self.conversation,
             culprits=self.culprits,
             book=self.book,
+            exchange=self.exchange,
+            ranking=ranking,
             peer_id=peer_id,
         )
         self._name = name

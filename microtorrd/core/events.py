@@ -389,6 +389,7 @@ class SwarmSettings:
     request_timeout_s: float = 60.0  # nothing comes although asked: the peer is snubbed, others are asked
     idle_timeout_s: float = 240.0
     ban_after: int = 3  # corrupt pieces with this peer proven the culprit
+    peer_exchange: bool = True  # BEP 11; never in a private torrent
 
 
 @dataclass(frozen=True, slots=True)
@@ -428,6 +429,8 @@ class PeerView:
     up_bytes_per_s: float
     requests_out: int  # blocks asked and not received
     client: str = ""  # what it calls itself in the extended handshake, "" when it did not say
+    source: Source = "incoming"  # how we came to know it
+    upload_only: bool = False  # it wants nothing more, though it may not have everything (BEP 21)
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,6 +307,16 @@ class Fetching:
             peer.pipeline.cut()
         self._workshop.freed(partial)
 
+    def lost(self, peer: Peer, piece: int) -> None:
+        """The peer has this piece no more: what was asked of it there is asked of others."""
+        peer.hints.pop(piece, None)
+        peer.allowed.discard(piece)
+        partial = self._workshop.partials.get(piece)
+        taken = [] if partial is None else partial.take_back(peer)
+        if partial is not None and taken:
+            self._swarm.orders.append(Recall(peer.number, taken))
+            self._workshop.freed(partial)
+
     def left(self, peer: Peer) -> None:
         """The connection is closed."""
         self._take_back(peer, recall=False)

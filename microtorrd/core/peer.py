@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from microtorrd.core.events import Address, BlockRequest, PeerJoined, PeerView
+from microtorrd.core.events import Address, BlockRequest, PeerJoined, PeerView, Source
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES
 from microtorrd.rate import RateMeter
@@ -133,6 +133,7 @@ class Peer:
         "condemned",
         "current",
         "down",
+        "elsewhere",
         "extended",
         "fast",
         "fast_given",
@@ -164,9 +165,11 @@ class Peer:
         "queue",
         "refused",
         "snubbed",
+        "source",
         "suggested",
         "unchoked_at",
         "up",
+        "upload_only",
         "web_seed",
         "whole_pieces",
     )
@@ -192,6 +195,9 @@ class Peer:
         self.joined_as_seed = False
         self.is_kin = False  # another microtorrd, says its extended handshake
         self.client = ""
+        self.source: Source = "incoming"  # how we came to know it
+        self.upload_only = False  # it says that it wants nothing more (BEP 21)
+        self.elsewhere: Address | None = None  # where it listens in the other family, says it itself
         self.metadata_number = 0  # of its messages about metadata; 0: it knows none
         self.metadata_given = 0  # pieces of metadata that it was given
         self.offers = 0  # pieces we need and it has; not kept for those that have everything
@@ -229,6 +235,11 @@ class Peer:
     def has(self, piece: int) -> bool:
         """Whether the peer has this piece."""
         return self.have is not None and bool(self.have.bits[piece])
+
+    @property
+    def wants_nothing(self) -> bool:
+        """It has everything, or all that it wants: nothing will ever be asked of us."""
+        return self.is_seed or self.upload_only
 
     def would_serve(self, piece: int) -> bool:
         """Whether it has this piece and would send it to us now."""
@@ -274,4 +285,6 @@ class Peer:
             up_bytes_per_s=self.up.rate(now),
             requests_out=self.pipeline.out,
             client=self.client,
+            source=self.source,
+            upload_only=self.upload_only,
         )

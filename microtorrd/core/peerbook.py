@@ -1,7 +1,9 @@
 """Addresses of one torrent: where from, when to try them next, which never again.
 
 An address is idle (waiting for its time), being dialed, connected, parked (it has everything, and so have
-we), or barred for good (ourselves, banned). Only idle ones are in the queue, by the time of the next try.
+we), or barred for good (ourselves, banned). Only idle ones are in the queue, by the time of the next try; of
+those whose time has come the operator's go first, then those that never failed, by canonical priority (BEP
+40) where it is known and by lot where not.
 
 Rules: the book is bounded, and what an operator named is never pushed out; every failure doubles the pause;
 an address that fails too often is forgotten, because whoever told us of it will tell us again.
@@ -10,11 +12,12 @@ an address that fails too often is forgotten, because whoever told us of it will
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from heapq import heapify, heappop, heappush
 from typing import Literal
 
 from microtorrd.core.events import Address, Source
+from microtorrd.core.ranking import Ranking
 
 #: Addresses in the book; and barred ones, which are remembered beyond it.
 BOOK_MAX = 2000
@@ -59,15 +62,17 @@ class Entry:
 class Peerbook:
     """The known addresses of one torrent."""
 
-    __slots__ = ("_barred", "_chance", "_entries", "_queue", "_seeding", "dialing")
+    __slots__ = ("_barred", "_chance", "_entries", "_queue", "_ranking", "_ripe", "_seeding", "dialing")
 
-    def __init__(self, chance: random.Random) -> None:
+    def __init__(self, chance: random.Random, ranking: Ranking | None = None) -> None:
         self.dialing = 0
         self._chance = chance
+        self._ranking = ranking
         self._entries: dict[Address, Entry] = {}
-        self._queue: list[
-            tuple[float, float, Address]
-        ] = []  # (when, lot, address); stale ones are passed over
+        # (when, lot, address); stale ones are passed over
+        self._queue: list[tuple[float, float, Address]] = []
+        # Those whose time has come: (order, when, address).
+        self._ripe: list[tuple[float, float, Address]] = []
         self._barred: dict[Address, None] = {}
         self._seeding = False
 
@@ -77,7 +82,7 @@ class Peerbook:
     @property
     def quiet(self) -> bool:
         """Nobody is being dialed or will be."""
-        return not self.dialing and not self._queue
+        return not self.dialing and not self._queue and not self._ripe
 
     def state(self, address: Address) -> State | Literal["barred"] | None:
         """What the book says of the address; None: unknown."""
@@ -86,12 +91,20 @@ class Peerbook:
         entry = self._entries.get(address)
         return None if entry is None else entry.state
 
+    def source(self, address: Address) -> Source | None:
+        """Who told us of the address; None: unknown."""
+        entry = self._entries.get(address)
+        return None if entry is None else entry.source
+
     def promising(self) -> list[Address]:
         """Those whose last try did not fail, connected ones included."""
         return [address for address, entry in self._entries.items() if not entry.failures]
 
-    def found(self, addresses: Iterable[Address], source: Source, now: float) -> None:
-        """Somebody told us of these: attacker-controlled, and perhaps a million."""
+    def found(
+        self, addresses: Iterable[Address], source: Source, now: float, *, seeds: Collection[Address] = ()
+    ) -> None:
+        """Somebody told us of these: attacker-controlled, and perhaps a million. `seeds` of them are said to
+        have everything."""
         room = BOOK_MAX - len(self._entries)
         weak: list[Address] | None = None
         for address in addresses:
@@ -111,15 +124,21 @@ class Peerbook:
                 else:
                     del self._entries[weak.pop()]
             room -= 1
-            self._entries[address] = Entry(source, now)
+            entry = self._entries[address] = Entry(source, now)
+            entry.is_seed = address in seeds
             heappush(self._queue, (now, self._chance.random(), address))
 
     def due(self, most: int, now: float) -> list[Address]:
-        """Up to `most` addresses to dial now, by lot among those never tried. They count as dialed."""
+        """Up to `most` addresses to dial now. They count as dialed."""
         chosen: list[Address] = []
-        queue = self._queue
-        while queue and queue[0][0] <= now and len(chosen) < most:
-            at, _, address = heappop(queue)
+        queue, ripe = self._queue, self._ripe
+        while queue and queue[0][0] <= now:
+            at, lot, address = heappop(queue)
+            entry = self._entries.get(address)
+            if entry is not None and entry.state == "idle" and entry.at == at:
+                heappush(ripe, (self._order(address, entry, lot), at, address))
+        while ripe and len(chosen) < most:
+            _, at, address = heappop(ripe)
             entry = self._entries.get(address)
             if entry is None or entry.state != "idle" or entry.at != at:
                 continue
@@ -193,11 +212,20 @@ class Peerbook:
             for address, entry in list(self._entries.items()):
                 if entry.state == "dialing" and now - entry.at > DIAL_LOST_S:
                     self.failed(address, now)
-        if len(self._queue) > 2 * len(self._entries) + 16:
+        if len(self._queue) + len(self._ripe) > 2 * len(self._entries) + 16:
             self._queue = [item for item in self._queue if self._is_current(item)]
             heapify(self._queue)
+            self._ripe = [item for item in self._ripe if self._is_current((item[1], item[0], item[2]))]
+            heapify(self._ripe)
 
     # ---------------------------------------------------------------------------------------- within
+
+    def _order(self, address: Address, entry: Entry, lot: float) -> float:
+        """Who goes first among those whose time has come: the least."""
+        if entry.source == "operator":
+            return lot - 1
+        priority = None if self._ranking is None else self._ranking.priority(*address)
+        return entry.failures + (lot if priority is None else 1 - priority / (1 << 32))
 
     def _is_current(self, item: tuple[float, float, Address]) -> bool:
         entry = self._entries.get(item[2])

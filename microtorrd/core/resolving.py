@@ -21,10 +21,13 @@ from typing import Any, NamedTuple
 
 from microtorrd.core import events
 from microtorrd.core.events import Address, Announce, Dial, Drop, Fact, Order, SwarmSettings, Tell
+from microtorrd.core.exchange import Allowance, credible_from
 from microtorrd.core.metadata import Assembly
+from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.ranking import Ranking
 from microtorrd.errors import ProtocolError
-from microtorrd.proto import metadata
+from microtorrd.proto import metadata, pex
 from microtorrd.proto.extended import MAX_METADATA_BYTES, ExtendedHandshake
 from microtorrd.proto.messages import Extended, HaveNone, Message
 from microtorrd.proto.metadata import MetadataData, MetadataReject, MetadataRequest
@@ -64,6 +67,8 @@ class Stranger:
 
     __slots__ = (
         "address",
+        "allowance",
+        "client",
         "extended",
         "fast",
         "has_spoken",
@@ -87,6 +92,8 @@ class Stranger:
         self.fast = fact.fast
         self.extended = fact.extended
         self.joined_at = self.heard_at = now
+        self.client = ""  # what it calls itself
+        self.allowance = Allowance(now)  # of peer exchange
         self.has_spoken = False  # its extended handshake has come
         self.number = 0  # of its metadata messages; 0: it has none
         self.size: int | None = None  # of the metadata, as it says
@@ -109,14 +116,16 @@ class Resolution:
         client: str,
         listen_port: int,
         peer_id: bytes,
+        ourselves: OwnAddresses | None = None,
     ) -> None:
+        self._ourselves = OwnAddresses() if ourselves is None else ourselves
         self.orders: list[Order | Judge] = []
         self.settings = settings
         self.running = False
         self.parting = "the torrent is stopped"  # why peers are dropped when it stops
         self.peers: dict[int, Stranger] = {}
         self.assemblies: dict[int, Assembly] = {}  # by size
-        self.book = Peerbook(chance)
+        self.book = Peerbook(chance, Ranking(self._ourselves, listen_port))
         self._info_hash = info_hash
         self._client = client
         self._listen_port = listen_port
@@ -141,10 +150,14 @@ class Resolution:
         """How much of the metadata is here, 0 to 1, as far as anybody can tell."""
         return max((assembly.progress for assembly in self.assemblies.values()), default=0.0)
 
-    def addresses(self) -> list[Address]:
-        """Where the peers are that the torrent can go on with, those connected now first."""
+    def addresses(self, *, private: bool = False) -> list[Address]:
+        """Where the peers are that the torrent can go on with, those connected now first. Of one that turned
+        out to be private, those that a tracker or the link named (BEP 27)."""
         connected = [peer.address for peer in self.peers.values() if peer.address is not None]
-        return list(dict.fromkeys([*connected, *self.book.promising()]))
+        addresses = dict.fromkeys([*connected, *self.book.promising()])
+        if private:
+            return [address for address in addresses if self.book.source(address) in {"tracker", "operator"}]
+        return list(addresses)
 
     def handle(self, fact: Fact | Judged, now: float) -> None:
         """Take in one fact; what follows is appended to `orders`. Facts about content are nothing to us."""
@@ -245,8 +258,11 @@ class Resolution:
             their_ip = ip_address(peer.host.partition("%")[0]).packed
         except ValueError:
             their_ip = None
+        extensions = {metadata.NAME: metadata.NUMBER}
+        if self.settings.peer_exchange:
+            extensions[pex.NAME] = pex.NUMBER
         introduction = ExtendedHandshake(
-            m={metadata.NAME: metadata.NUMBER},
+            m=extensions,
             client=self._client,
             listen_port=self._listen_port or None,
             yourip=their_ip,
@@ -302,6 +318,10 @@ class Resolution:
         """One extended message. False: the peer was dropped."""
         if message.number == 0:
             return self._on_handshake(peer, ExtendedHandshake.decode(message.payload), now)
+        if message.number == pex.NUMBER and self.settings.peer_exchange and peer.allowance.take(now):
+            added = pex.PexMessage.decode(message.payload).added
+            self.book.found(credible_from(peer.host, added), "pex", now)
+            self._dial(now)
         if message.number != metadata.NUMBER or not peer.has_spoken:
             return True
         said = metadata.decode_metadata(message.payload)
@@ -319,6 +339,9 @@ class Resolution:
             self._drop(peer, "it has the same content in another metainfo (info_hash differs)", now)
             return False
         peer.has_spoken = True
+        peer.client = words.client or peer.client
+        if words.yourip is not None:
+            self._ourselves.heard(peer.host, words.yourip)
         peer.number = words.m.get(metadata.NAME, peer.number)  # a later handshake tells what has changed
         if words.listen_port and peer.address is None and peer.host:
             address = (peer.host, words.listen_port)

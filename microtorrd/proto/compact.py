@@ -68,3 +68,33 @@ def unpack_many(raw: bytes, entry_bytes: int, limit: int) -> list[tuple[str, int
     end = min(len(raw) // entry_bytes, limit) * entry_bytes
     found = (unpack(raw[at : at + entry_bytes]) for at in range(0, end, entry_bytes))
     return [(host, port) for host, port in found if port and read_host(host) is not None]
+
+
+#: First bytes, and how many bits of them count: loopback, private, link-local and unique local addresses.
+_NEAR = tuple(
+    (IPv4Address(text).packed if "." in text else IPv6Address(text).packed, bits)
+    for text, bits in (
+        ("127.0.0.0", 8),
+        ("10.0.0.0", 8),
+        ("172.16.0.0", 12),
+        ("192.168.0.0", 16),
+        ("169.254.0.0", 16),
+        ("::1", 128),
+        ("fc00::", 7),
+        ("fe80::", 10),
+    )
+)
+
+
+def is_near(host: str) -> bool:
+    """Whether this numeric address means something in one's own network only."""
+    packed = read_host(host.partition("%")[0])
+    if packed is None:
+        return False
+    return any(len(net) == len(packed) and same_bits(net, packed, bits) for net, bits in _NEAR)
+
+
+def same_bits(one: bytes, other: bytes, bits: int) -> bool:
+    """Whether two addresses of one family begin with the same so many bits."""
+    shift = 8 * len(one) - bits
+    return int.from_bytes(one, "big") >> shift == int.from_bytes(other, "big") >> shift

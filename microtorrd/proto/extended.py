@@ -5,6 +5,10 @@ deployed clients do; only what is no bencoded dictionary at all is a ProtocolErr
 
 `mt_info_hash` is a key of our own: a swarm may be found by the id of its content, and two metainfos of the
 same content (with other piece lengths) then meet in it. Peers that name different info hashes part.
+
+A later handshake tells what has changed and nothing else, so what it leaves out is None here, not a default.
+Two small extensions are here as well, because a number is all that their messages say: `lt_donthave` (BEP 54)
+takes a *have* back, and `upload_only` is how libtorrent tells that it has begun, or ceased, to want nothing.
 """
 
 from __future__ import annotations
@@ -32,17 +36,23 @@ MAX_METADATA_BYTES = 64 << 20
 
 _MAX_REQQ = 1 << 20
 
+#: What the small extensions are called, and the numbers we want their messages to have.
+DONT_HAVE, DONT_HAVE_NUMBER = "lt_donthave", 3
+UPLOAD_ONLY, UPLOAD_ONLY_NUMBER = "upload_only", 4
+
 
 @dataclass(frozen=True, slots=True)
 class ExtendedHandshake:
-    """What one side says; None, 0 or empty for what it does not say."""
+    """What one side says; None or empty for what it does not say."""
 
     m: Mapping[str, int] = field(default_factory=dict)  # extensions and the numbers of their messages; 0: off
     client: str = ""  # name and version, without control characters
     listen_port: int | None = None
     reqq: int | None = None  # how many requests it queues
     yourip: bytes | None = None  # how it sees the other's address: 4 or 16 bytes
-    upload_only: bool = False  # it will not request anything (BEP 21)
+    ipv4: bytes | None = None  # where else it can be reached, at the same port
+    ipv6: bytes | None = None
+    upload_only: bool | None = None  # it will not request anything (BEP 21)
     metadata_size: int | None = None  # bytes of the info dictionary (BEP 9)
     info_hash: bytes | None = None  # of the metainfo it works by (`mt_info_hash`)
 
@@ -54,7 +64,9 @@ class ExtendedHandshake:
             b"p": self.listen_port,
             b"reqq": self.reqq,
             b"yourip": self.yourip,
-            b"upload_only": 1 if self.upload_only else None,
+            b"ipv4": self.ipv4,
+            b"ipv6": self.ipv6,
+            b"upload_only": None if self.upload_only is None else int(self.upload_only),
             b"metadata_size": self.metadata_size,
             b"mt_info_hash": self.info_hash,
         }
@@ -80,10 +92,26 @@ class ExtendedHandshake:
             listen_port=_number(said.get(b"p"), 1, 65535),
             reqq=_number(said.get(b"reqq"), 1, _MAX_REQQ),
             yourip=_bytes(said.get(b"yourip"), 4, 16),
-            upload_only=said.get(b"upload_only") == 1,
+            ipv4=_bytes(said.get(b"ipv4"), 4),
+            ipv6=_bytes(said.get(b"ipv6"), 16),
+            upload_only=_flag(said.get(b"upload_only")),
             metadata_size=_number(said.get(b"metadata_size"), 1, MAX_METADATA_BYTES),
             info_hash=_bytes(said.get(b"mt_info_hash"), 20),
         )
+
+
+def decode_dont_have(raw: bytes) -> int:
+    """The piece that a message of `lt_donthave` names; it is still to be admitted."""
+    if len(raw) != 4:
+        raise ProtocolError(f"a message of lt_donthave of {len(raw)} bytes")
+    return int.from_bytes(raw, "big")
+
+
+def decode_upload_only(raw: bytes) -> bool:
+    """What a message of libtorrent's `upload_only` says."""
+    if len(raw) != 1:
+        raise ProtocolError(f"a message of upload_only of {len(raw)} bytes")
+    return raw != b"\0"
 
 
 def _extensions(value: Value | None) -> dict[str, int]:
@@ -110,6 +138,10 @@ def _text(value: Value | None) -> str:
 
 def _number(value: Value | None, low: int, high: int) -> int | None:
     return value if isinstance(value, int) and low <= value <= high else None
+
+
+def _flag(value: Value | None) -> bool | None:
+    return bool(value) if isinstance(value, int) else None
 
 
 def _bytes(value: Value | None, *sizes: int) -> bytes | None:

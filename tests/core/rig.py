@@ -65,6 +65,7 @@ class Rig:
         id_hash: bool = False,
         seed: int = 1,
         start: bool = True,
+        private: bool = False,
     ) -> None:
         pieces, piece_length = len(have), blocks * BLOCK_BYTES
         length = pieces * piece_length
@@ -90,6 +91,7 @@ class Rig:
             listen_port=lambda: 6881,
             has_id_hash=id_hash,
             info_hash=INFO_HASH,
+            private=private,
             peer_id=OUR_ID,
             name="thing",
         )

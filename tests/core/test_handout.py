@@ -73,13 +73,13 @@ def refusals(orders: list[Order]) -> int:
 
 def test_it_says_what_it_has_and_gives_what_is_asked() -> None:
     giver = Giver()
-    assert (giver.words.m, giver.words.metadata_size) == ({NAME: NUMBER}, SIZE)
+    assert (giver.words.m[NAME], giver.words.metadata_size) == (NUMBER, SIZE)
     assert giver.ask(1) == [GiveMetadata(1, THEIRS, 1)]
 
 
 def test_that_of_a_private_torrent_is_not_spoken_of() -> None:
     giver = Giver(private=True)
-    assert (giver.words.m, giver.words.metadata_size) == ({}, None)
+    assert NAME not in giver.words.m and giver.words.metadata_size is None
     assert giver.ask(1) == []
 
 

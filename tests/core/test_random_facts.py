@@ -12,6 +12,7 @@ from microtorrd.core import events
 from microtorrd.core.events import SwarmSettings, TorrentSettings
 from microtorrd.errors import StorageError
 from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.extended import DONT_HAVE_NUMBER
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -53,6 +54,7 @@ sensible: st.SearchStrategy[Message] = st.one_of(
     st.builds(Suggest, piece),
     st.builds(AllowedFast, piece),
     st.builds(lambda b: Cancel(*b), good_block),
+    st.builds(lambda piece: Extended(DONT_HAVE_NUMBER, piece.to_bytes(4, "big")), piece),
 )
 message: st.SearchStrategy[Message] = st.one_of(
     st.sampled_from(
@@ -76,7 +78,8 @@ message: st.SearchStrategy[Message] = st.one_of(
     st.builds(lambda b: Reject(*b), good_block),
     st.builds(lambda b: Cancel(*b), st.one_of(block, good_block)),
     st.builds(lambda b: Request(*b), st.one_of(block, good_block)),
-    st.builds(Extended, st.integers(0, 3), st.binary(max_size=20)),
+    st.builds(Extended, st.integers(0, 5), st.binary(max_size=20)),
+    st.builds(lambda piece: Extended(DONT_HAVE_NUMBER, piece.to_bytes(4, "big")), piece),
 )
 pieces_had = st.one_of(st.just("all"), st.just(""), st.text(".x", min_size=PIECES, max_size=PIECES))
 address = st.tuples(st.sampled_from(["10.0.0.1", "10.0.0.2", "::1"]), st.integers(0, 4))

@@ -24,6 +24,8 @@ from microtorrd.proto.metadata import (
     decode_metadata,
     encode_metadata,
 )
+from microtorrd.proto.pex import NUMBER as PEX_NUMBER
+from microtorrd.proto.pex import PexMessage
 
 INFO_HASH = b"\x33" * 20
 OUR_ID = b"-MD0001-MMMMMMMMMMMM"
@@ -148,7 +150,7 @@ def test_it_announces_dials_asks_and_has_the_whole_judged() -> None:
     hello, nothing = greeting.messages
     assert isinstance(hello, Extended)
     words = ExtendedHandshake.decode(hello.payload)
-    assert (words.m, words.metadata_size, words.info_hash) == ({NAME: NUMBER}, None, INFO_HASH)
+    assert (words.m[NAME], words.metadata_size, words.info_hash) == (NUMBER, None, INFO_HASH)
     assert nothing == HaveNone()
     asked = bench.introduce(1)
     assert asked_of(asked, 1) == [0, 1, 2]
@@ -313,3 +315,18 @@ def test_where_an_incoming_peer_listens_is_learned_and_dialed_again() -> None:
     assert ("10.0.0.1", 4000) in dialed(bench.tick(30.0))
     bench.do(events.DialFailed(("10.0.0.1", 4000), "refused"))
     assert bench.resolution.addresses() == []
+
+
+def test_peers_name_others_that_are_dialed_but_not_into_a_private_torrent() -> None:
+    bench = Bench()
+    address = ("10.0.0.1", 5)
+    bench.do(events.AddressesFound([address], "tracker"))
+    bench.connect(1, address=address)
+    bench.introduce(1, None)
+    named = ("10.0.0.9", 5)
+    exchange = PexMessage({named: 0}).encode()
+    assert dialed(bench.say(1, PEX_NUMBER, exchange)) == [named]
+    bench.connect(2, address=named)
+    assert bench.resolution.addresses() == [address, named]
+    assert bench.resolution.addresses(private=True) == [address]
+    assert [order.peer for order in bench.say(1, PEX_NUMBER, b"le") if isinstance(order, Drop)] == [1]

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bencode import encode
-from microtorrd.proto.extended import MAX_BYTES, MAX_CLIENT, MAX_EXTENSIONS, ExtendedHandshake
+from microtorrd.proto.extended import (
+    MAX_BYTES,
+    MAX_CLIENT,
+    MAX_EXTENSIONS,
+    ExtendedHandshake,
+    decode_dont_have,
+    decode_upload_only,
+)
 
 WHOLE = ExtendedHandshake(
     m={"ut_metadata": 2, "ut_pex": 1},
@@ -62,7 +69,26 @@ def test_as_libtorrent_and_transmission_say_it() -> None:
         listen_port=51413,
         reqq=2000,
         yourip=b"\xfe\x80" + bytes(14),
+        ipv4=b"\x0a\0\0\1",
+        ipv6=b"\xfd" + bytes(15),
     )
+
+
+def test_a_later_handshake_says_whether_anything_is_still_wanted() -> None:
+    for said, raw in ((True, b"d1:mde11:upload_onlyi1ee"), (False, b"d1:mde11:upload_onlyi0ee")):
+        assert ExtendedHandshake(upload_only=said).encode() == raw
+        assert ExtendedHandshake.decode(raw).upload_only is said
+    assert ExtendedHandshake.decode(b"d1:mdee").upload_only is None
+
+
+def test_the_small_extensions_say_a_number() -> None:
+    assert decode_dont_have(b"\0\0\1\2") == 258
+    assert (decode_upload_only(b"\1"), decode_upload_only(b"\0")) == (True, False)
+    for raw in (b"", b"\0\0\1", b"\0\0\0\1\2"):
+        with pytest.raises(ProtocolError, match="lt_donthave"):
+            decode_dont_have(raw)
+        with pytest.raises(ProtocolError, match="upload_only"):
+            decode_upload_only(raw)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +99,9 @@ def test_as_libtorrent_and_transmission_say_it() -> None:
         ("p", [0, -1, 65536, b"80", {}, [80]]),
         ("reqq", [0, -5, 10**19, b"1"]),
         ("yourip", [b"", b"12345", 4, b"x" * 17]),
-        ("upload_only", [0, 2, b"1", {}]),
+        ("ipv4", [b"", b"123", 7, b"x" * 16]),
+        ("ipv6", [b"", b"1234", [], b"x" * 15]),
+        ("upload_only", [b"1", {}, [1]]),
         ("metadata_size", [-1, 10**12, b"5"]),
         ("mt_info_hash", [b"", b"x" * 19, 20, [b"x" * 20]]),
     ],
@@ -116,7 +144,7 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
-KEYS = ["m", "v", "p", "reqq", "yourip", "upload_only", "metadata_size", "mt_info_hash"]
+KEYS = ["m", "v", "p", "reqq", "yourip", "ipv4", "ipv6", "upload_only", "metadata_size", "mt_info_hash"]
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), values), st.integers(0, 60), st.binary(max_size=2))

@@ -1,0 +1,188 @@
+"""Peer exchange: who is told of whom and when, and what is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from microtorrd.core import events
+from microtorrd.core.events import AddressesFound, Dial, Order, SwarmSettings
+from microtorrd.core.exchange import ALLOW_EVERY_S, BURST, MOST, PORTS_OF_A_HOST
+from microtorrd.proto.extended import ExtendedHandshake
+from microtorrd.proto.messages import Extended
+from microtorrd.proto.pex import NAME, NUMBER, REACHABLE, SEED, PexMessage
+from tests.core.rig import Rig, dropped, of, told
+
+THEIRS = 9  # the number that others want
+
+
+def words(**fields: Any) -> Extended:
+    fields = {"m": {NAME: THEIRS}, **fields}
+    return Extended(0, ExtendedHandshake(**fields).encode())
+
+
+def meet(rig: Rig, number: int, have: str = "", *, host: str | None = None, **said: Any) -> None:
+    """A peer that we dialed; it exchanges with us."""
+    host = host or f"10.1.0.{number}"
+    rig.join(number, have, incoming=False, address=(host, 6881), host=host, extended=True)
+    rig.say(number, words(**said))
+
+
+def news(orders: Sequence[Order], number: int) -> list[PexMessage]:
+    """What the peer is told of others."""
+    return [
+        PexMessage.decode(message.payload)
+        for message in told(orders, number)
+        if isinstance(message, Extended) and message.number == THEIRS
+    ]
+
+
+def exchange(added: dict[tuple[str, int], int], *gone: tuple[str, int]) -> Extended:
+    return Extended(NUMBER, PexMessage(added, gone).encode())
+
+
+def test_peers_are_told_of_each_other_once_a_minute() -> None:
+    rig = Rig("..")
+    meet(rig, 1, "x.")
+    assert not news(rig.tick(3), 1), "nobody else is here"
+    meet(rig, 2, "all")
+    first = rig.tick(8)
+    assert news(first, 1) == [PexMessage({("10.1.0.2", 6881): SEED | REACHABLE})]
+    assert news(first, 2) == [PexMessage({("10.1.0.1", 6881): REACHABLE})]
+    meet(rig, 3)
+    rig.leave(2)
+    assert not news(rig.tick(50), 1), "too soon"
+    assert news(rig.tick(20), 1) == [PexMessage({("10.1.0.3", 6881): REACHABLE}, (("10.1.0.2", 6881),))]
+    assert not news(rig.tick(200), 1), "nothing new"
+
+
+def test_who_came_to_us_is_named_where_it_listens() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    rig.join(2, host="10.1.0.2", extended=True)
+    rig.join(3, host="10.1.0.3", extended=True)
+    rig.say(2, words(listen_port=7, upload_only=True))
+    assert news(rig.tick(8), 1) == [PexMessage({("10.1.0.2", 7): SEED})]
+
+
+def test_no_more_than_fifty_at_a_time() -> None:
+    rig = Rig("..")
+    for number in range(1, 63):
+        meet(rig, number)
+    (first,) = news(rig.tick(8), 1)
+    (second,) = news(rig.tick(60), 1)
+    assert (len(first.added), len(second.added)) == (MOST, 11)
+    assert not set(first.added).intersection(second.added)
+
+
+def test_addresses_of_our_own_network_stay_in_it() -> None:
+    rig = Rig("..")
+    meet(rig, 1, host="192.0.2.1")
+    meet(rig, 2, host="10.0.0.2")
+    meet(rig, 3, host="192.0.2.3")
+    orders = rig.tick(8)
+    assert [list(message.added) for message in news(orders, 1)] == [[("192.0.2.3", 6881)]]
+    assert len(news(orders, 2)[0].added) == 2
+    dials = [Dial(("192.0.2.9", 1))]
+    assert of(rig.say(1, exchange({("10.0.0.9", 1): 0, ("192.0.2.9", 1): 0})) + rig.tick(), Dial) == dials
+    assert of(rig.say(2, exchange({("10.0.0.9", 1): 0})) + rig.tick(), Dial) == [Dial(("10.0.0.9", 1))]
+
+
+def test_who_is_named_is_dialed() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    rig.say(1, exchange({("10.1.0.9", 5): 0, ("10.1.0.1", 6881): 0}))
+    assert of(rig.tick(), Dial) == [Dial(("10.1.0.9", 5))]
+    rig.connect(9, incoming=False, address=("10.1.0.9", 5), host="10.1.0.9")
+    assert [peer.source for peer in rig.core.snapshot(rig.now, with_peers=True).peers] == ["incoming", "pex"]
+
+
+def test_a_seeder_does_not_dial_seeders() -> None:
+    rig = Rig("xx")
+    meet(rig, 1)
+    rig.say(1, exchange({("10.1.0.8", 5): SEED, ("10.1.0.9", 5): REACHABLE}))
+    assert of(rig.tick(), Dial) == [Dial(("10.1.0.9", 5))]
+
+
+def test_the_ports_of_one_host_are_not_all_knocked_at() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    rig.say(1, exchange({("10.1.0.9", port): 0 for port in range(1, 40)}))
+    assert len(of(rig.tick(), Dial)) == PORTS_OF_A_HOST
+
+
+def test_a_private_torrent_exchanges_nothing() -> None:
+    rig = Rig("..", private=True)
+    meet(rig, 1)
+    (said,) = (message for message in told(rig.journal, 1) if isinstance(message, Extended))
+    assert NAME not in ExtendedHandshake.decode(said.payload).m
+    meet(rig, 2, ipv6=b"\x20" * 16, listen_port=5)
+    rig.say(1, exchange({("10.1.0.9", 5): 0}))
+    orders = rig.leave(2) + rig.tick(100)
+    assert not news(orders, 1)
+    assert {dial.address for dial in of(orders, Dial)} == {("10.1.0.2", 6881)}
+
+
+def test_the_setting_switches_it_off_at_once() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    meet(rig, 2)
+    off = SwarmSettings(peer_exchange=False)
+    rig.do(events.SettingsChanged(rig.core.swarm.choices, off))
+    orders = rig.say(1, exchange({("10.1.0.9", 5): 0})) + rig.tick(100)
+    assert not news(orders, 1) and not of(orders, Dial)
+    meet(rig, 3)
+    said = ExtendedHandshake.decode(next(m for m in told(rig.journal, 3) if isinstance(m, Extended)).payload)
+    assert NAME not in said.m
+
+
+def test_too_many_messages_are_passed_over_and_a_flood_is_a_fault() -> None:
+    rig = Rig("..", settings=SwarmSettings(dials_at_once=100))
+    meet(rig, 1)
+    for number in range(1, BURST + 3):
+        rig.say(1, exchange({("10.2.0.1", number): 0}))
+    assert len(of(rig.tick(), Dial)) == BURST
+    rig.tick(ALLOW_EVERY_S)
+    rig.say(1, exchange({("10.2.0.2", 1): 0}))
+    assert len(of(rig.tick(), Dial)) == 1
+    assert "flood" in dropped(rig.say(1, *[exchange({})] * 30))[1]
+
+
+@pytest.mark.parametrize("payload", [b"", b"le", b"d5:added"])
+def test_what_is_no_message_is_a_fault(payload: bytes) -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    assert "peer exchange" in dropped(rig.say(1, Extended(NUMBER, payload)))[1]
+
+
+def test_who_no_longer_wants_any_gets_none() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    meet(rig, 2)
+    rig.say(1, words(m={NAME: 0}))
+    orders = rig.tick(8)
+    assert not news(orders, 1) and news(orders, 2)
+
+
+def test_a_lost_peer_is_tried_by_its_other_address() -> None:
+    rig = Rig("..")
+    meet(rig, 1, ipv6=bytes.fromhex("20010db8" + "0" * 23 + "1"), listen_port=5)
+    rig.tick(20)
+    assert of(rig.leave(1), Dial) == [Dial(("2001:db8::1", 5))]
+
+
+def test_nobody_sends_us_into_our_own_network() -> None:
+    rig = Rig("..")
+    meet(rig, 1, host="192.0.2.1", ipv6=b"\xfd" + bytes(15), listen_port=5)
+    rig.tick(20)
+    assert all(":" not in dial.address[0] for dial in of(rig.leave(1) + rig.tick(20), Dial))
+
+
+def test_an_address_is_known_by_who_told_it_first() -> None:
+    rig = Rig("..")
+    rig.do(AddressesFound([("10.1.0.9", 5)], "tracker"))
+    meet(rig, 1)
+    rig.say(1, exchange({("10.1.0.9", 5): SEED}))
+    assert rig.core.book.source(("10.1.0.9", 5)) == "tracker"
