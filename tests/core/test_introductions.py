@@ -1,5 +1,5 @@
-"""What peers say of themselves beside what they have: upload only, pieces lost, how they see us; and who makes
-way for whom by it."""
+"""What peers say of themselves beside what they have: upload only, pieces lost, how they see us; and who
+makes way for whom by it."""
 
 from __future__ import annotations
 
