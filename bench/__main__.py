@@ -1,94 +1,107 @@
 """All benchmarks side by side, and the tables of `docs/BENCHMARKS.md`.
 
-    make bench                        everything, about a quarter of an hour
+    make bench                        everything, about twenty minutes
     python -m bench pair fanout       only these, without touching the document
+    python -m bench --write pair      only this, and its section of the document
     python -m bench --rounds 3 ...    fewer rounds
 
-Nothing else should run meanwhile: two things measured at once are two wrong figures.
+Nothing else should run meanwhile: two things measured at once are two wrong figures. A suite that fails, or
+takes far too long, leaves its section of the document as it was, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import platform
-import re
-import subprocess
+import signal
 import sys
-from collections.abc import Callable
-from datetime import UTC, datetime
-from pathlib import Path
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NoReturn
 
-import libtorrent
-
-from bench import fanout, idle, pair, single
+from bench import connections, fanout, idle, latency, pair, pictures, rivals, single, tables
 from bench.measure import Row
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "BENCHMARKS.md"
-
-#: Between these lines of the document the tables are replaced.
-BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
-
-HEAD = ("what", "microtorrd", "beside it", "ratio, median (range)", "aim")
+#: No suite may take longer: twice what the longest needs.
+SUITE_S = 10 * 60
 
 SUITES: dict[str, tuple[str, Callable[[int], list[Row]]]] = {
     "pair": ("One to one", pair.rows),
+    "rivals": ("One to one, each client to itself", rivals.rows),
     "fanout": ("One to many", fanout.rows),
+    "connections": ("One to very many", connections.rows),
+    "latency": ("How soon it answers", latency.rows),
     "single": ("One process", lambda rounds: single.rows(max(1, rounds - 2))),
     "idle": ("Thousands of torrents", lambda rounds: idle.rows(5000)),
 }
 
 
 def main() -> int:
-    """Run what is asked for; print tables; write the document when everything ran."""
+    """Run what is asked for; print tables; write them down. 1 where a suite failed."""
+    options = parser().parse_args()
+    unknown = [name for name in options.suites if name not in SUITES]
+    if unknown:
+        parser().error(f"there is no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
+    is_written = options.write or not options.suites
+    failed = []
+    signal.signal(signal.SIGTERM, _end)
+    for name in options.suites or SUITES:
+        title, measure = SUITES[name]
+        print(f"{name}:", flush=True)
+        try:
+            with at_most(SUITE_S):
+                rows = measure(options.rounds)
+        except (Exception, Overdue):
+            traceback.print_exc()
+            failed.append(name)
+            continue
+        drawn = pictures.draw(name, rows) if is_written else {}
+        section = tables.section(title, rows, drawn)
+        print(section, flush=True)
+        if is_written:
+            tables.write({name: section}, SUITES)
+            print(f"written to {tables.DOCUMENT.name}", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure, and write the tables down."
     )
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each row (default 5)")
-    options = parser.parse_args()
-    unknown = [name for name in options.suites if name not in SUITES]
-    if unknown:
-        parser.error(f"there is no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
-    tables = []
-    for name in options.suites or SUITES:
-        title, measure = SUITES[name]
-        print(f"{name}:", flush=True)
-        table = markdown(title, measure(options.rounds))
-        tables.append(table)
-        print(table, flush=True)
-    if not options.suites:
-        write(f"{machine()}\n\n" + "\n\n".join(tables))
-        print(f"written to {DOCUMENT.name}")
-    return 0
-
-
-def markdown(title: str, rows: list[Row]) -> str:
-    """A table."""
-    lines = [f"### {title}", "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
-    lines += [f"| {' | '.join(row.cells())} |" + (f" {row.note}" if row.note else "") for row in rows]
-    return "\n".join(lines)
-
-
-def machine() -> str:
-    """What it ran on, and against."""
-    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {commit} on {os.cpu_count()} cores"
-        f" ({model[1] if model else platform.machine()}), Linux {platform.release().split('-')[0]},"
-        f" Python {platform.python_version()}, libtorrent {libtorrent.__version__}."
+    parser.add_argument(
+        "--write", action="store_true", help="replace the sections of these suites in the document"
     )
+    return parser
 
 
-def write(tables: str) -> None:
-    """Put the tables into their place in the document."""
-    text = DOCUMENT.read_text()
-    before, rest = text.split(BEGIN)
-    _, after = rest.split(END)
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{tables}\n\n{END}{after}")
+class Overdue(BaseException):
+    """A suite took too long. Not an error that anybody on the way may take for one of its own."""
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Overdue where it takes longer, wherever it is waiting."""
+
+    def over(*_: object) -> NoReturn:
+        raise Overdue(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, over)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _end(*_: object) -> NoReturn:
+    # An exception, so that whoever has started processes or made namespaces ends them.
+    sys.exit(128 + signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,16 @@ class Daemon:
     """One microtorrd below `directory`; `settings` are `section.key` (or `section__key`) and their values.
 
     `prefix` goes before its command line: what moves it to another place, as `ip netns exec NAME`.
+    `probed` puts a watch on its hub, whose notes `probe_path` holds (`bench.probed`).
     """
 
-    def __init__(self, directory: Path, *, prefix: Sequence[str] = (), **settings: Any) -> None:
+    def __init__(
+        self, directory: Path, *, prefix: Sequence[str] = (), probed: bool = False, **settings: Any
+    ) -> None:
         self.directory = directory
         self._prefix = prefix
+        self.probe_path = directory / "stalls"
+        self._program = ("bench.probed", str(self.probe_path)) if probed else ("microtorrd",)
         self.socket = directory / "control.sock"
         self.save_to = directory / "data"
         self.log_path = directory / "log"
@@ -53,7 +58,7 @@ class Daemon:
         overrides = [f"--set={name}={value}" for name, value in self._settings.items()]
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._prefix, sys.executable, "-m", "microtorrd", *overrides],
+                [*self._prefix, sys.executable, "-m", *self._program, *overrides],
                 stdout=log,
                 stderr=log,
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},

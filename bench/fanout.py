@@ -4,86 +4,114 @@
 
 With a seeder that sends u bytes a second and N leechers that send U together, S bytes cannot be everywhere
 before max(S/u, S·N/(u+U)). Uncapped there is no such limit on one machine: the figure is what all leechers
-received.
+received. Each process has a network namespace of its own, and all clients are measured the same way, from the
+first bytes of payload that reach any leecher until all files are whole.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
-from bench.daemons import Daemon
-from bench.measure import MIB, Row, for_rpc, make_content, make_torrent, warm_up, workplace
+from bench.arena import Arena, Outcome, missing
+from bench.foreign import Aria2, Foreign, Libtorrent
+from bench.measure import MIB, Row, stall_row, workplace
+from bench.ours import Microtorrd
 
 CAP = 8_000_000
 PIECE = MIB
+CAPPED_SIZE, CAPPED_LEECHERS = 64 * MIB, 8
+FREE_SIZE, FREE_LEECHERS = 512 * MIB, 4
+LIMIT_S = CAPPED_SIZE / CAP
+
+#: Beside whom. The others that were measured need 2.3 to 8 times the limit, which would make a round long.
+CAPPED_RIVALS: tuple[type[Foreign], ...] = (Libtorrent, Aria2)
+FREE_RIVALS: tuple[type[Foreign], ...] = (Libtorrent,)
+
+
+class Beside:
+    """The rows that compare with one other client, and why it is no longer measured."""
+
+    def __init__(self, kind: type[Foreign], *rows: Row) -> None:
+        self.kind = kind
+        self.rows = rows
+        self.why_not = missing(kind)
+
+    def measure(self, arena: Arena, leechers: int, cap: int) -> Outcome | None:
+        """One turn; None from the moment that it failed."""
+        if not self.why_not:
+            try:
+                return arena.transfer(
+                    self.kind, leechers=leechers, upload_bytes_per_s=cap, timeout_s=LIMIT_S * 10
+                )
+            except Exception as error:  # whatever is wrong with somebody else's program
+                self.why_not = f"{self.kind.name}: {type(error).__name__}: {error}"
+        for row in self.rows:
+            row.note = f"not measured further: {self.why_not}"
+        return None
 
 
 def rows(rounds: int) -> list[Row]:
     """The capped swarm of eight, and the uncapped one of four."""
-    capped = Row("fan-out to 8, seeder capped at 8 MB/s, 64 MiB", "s", "≤ 1.15", other="fluid limit")
-    copies = Row("… copies that the seeder sent", "copies", "≤ 1.1")
-    free = Row("fan-out to 4, uncapped, 512 MiB, all together", "MB/s", "")
-    for number in range(rounds):
-        with workplace() as home:
-            took, sent = spread(home / f"capped-{number}", size=64 * MIB, leechers=8, cap=CAP)
-            capped.add(took, 64 * MIB / CAP)
-            copies.add(sent / (64 * MIB))
-            took, _ = spread(home / f"free-{number}", size=512 * MIB, leechers=4, cap=0)
-            free.add(4 * 512 * MIB / took / 1e6)
-            print(
-                f"  round {number + 1}: capped {capped.ours[-1]:.2f} s, {copies.ours[-1]:.2f} copies,", end=""
-            )
-            print(f" uncapped {free.ours[-1]:.0f} MB/s", flush=True)
-    return [capped, copies, free]
+    if why_not := missing(Microtorrd):
+        return [Row("fan-out", "s", "≤ 1.15", other="fluid limit", note=f"not measured: {why_not}")]
+    with workplace() as home:
+        return [*capped(home / "capped", rounds), *free(home / "free", rounds)]
 
 
-def spread(home: Path, *, size: int, leechers: int, cap: int) -> tuple[float, int]:
-    """Seconds until the last leecher has everything, and the payload bytes that the seeder sent."""
-    home.mkdir()
-    content = home / "payload"
-    make_content(content, size)
-    with ExitStack() as stack:
-        seeder = stack.enter_context(
-            Daemon(
-                home / "seeder",
-                tracker__enabled="true",
-                tracker__bind="127.0.0.1:0",
-                limits__up=cap,
-                daemon__log_level="warning",
-            )
+def capped(home: Path, rounds: int) -> list[Row]:
+    """Where the seeder is the bottleneck."""
+    name = f"fan-out to {CAPPED_LEECHERS}, seeder capped at 8 MB/s, 64 MiB"
+    time = Row(name, "s", "≤ 1.15", other="fluid limit")
+    copies = Row("… copies that left the seeder", "copies", "≤ 1.1")
+    others = [
+        Beside(
+            kind,
+            Row("… time", "s", "< 1.0", other=kind.name),
+            Row("… copies", "copies", "< 1.0", other=kind.name),
         )
-        url = f"http://127.0.0.1:{seeder.call('session.stats')['tracker_port']}/announce"
-        metainfo = for_rpc(make_torrent(content, PIECE, [url]))
-        with seeder.client() as client:
-            client.subscribe(kinds=["state_changed"])
-            client.call("torrent.add", metainfo=metainfo, seed_path=str(content))
-            while (note := client.next_note(60)) is not None and note["state"] != "seeding":
-                continue
-        daemons = [
-            stack.enter_context(Daemon(home / f"leecher-{number}", daemon__log_level="warning"))
-            for number in range(leechers)
-        ]
-        clients = [stack.enter_context(daemon.client()) for daemon in daemons]
-        for client in clients:
-            client.subscribe(kinds=["completed", "storage_failed"])
-        warm_up(size * leechers)
-        began = time.perf_counter()
-        for client in clients:
-            client.call("torrent.add", metainfo=metainfo)
-        for client in clients:
-            note = client.next_note(300)
-            if note is None or note["kind"] != "completed":
-                raise RuntimeError(f"a leecher did not finish: {note}")
-        took = time.perf_counter() - began
-        sent = int(seeder.call("session.stats")["uploaded_bytes"])
-    shutil.rmtree(home)
-    return took, sent
+        for kind in CAPPED_RIVALS
+    ]
+    stalls_s: list[float] = []
+    with Arena(home, size=CAPPED_SIZE, piece_length=PIECE) as arena:
+        for number in range(rounds):
+            ours = arena.transfer(
+                Microtorrd, leechers=CAPPED_LEECHERS, upload_bytes_per_s=CAP, stalls_s=stalls_s
+            )
+            time.add(ours.took_s, LIMIT_S)
+            copies.add(ours.copies)
+            said = [f"ours {ours.took_s:.2f} s, {ours.copies:.2f} copies"]
+            for other in others:
+                theirs = other.measure(arena, CAPPED_LEECHERS, CAP)
+                if theirs is not None:
+                    other.rows[0].add(ours.took_s, theirs.took_s)
+                    other.rows[1].add(ours.copies, theirs.copies)
+                    said.append(f"{other.kind.name} {theirs.took_s:.2f} s, {theirs.copies:.2f} copies")
+            print(f"  capped {number + 1}: {'; '.join(said)}", flush=True)
+    beside = [row for other in others for row in other.rows]
+    return [time, copies, *beside, stall_row("… longest stall of a hub of ours", stalls_s)]
+
+
+def free(home: Path, rounds: int) -> list[Row]:
+    """Where the machine is the bottleneck."""
+    name = f"fan-out to {FREE_LEECHERS}, uncapped, 512 MiB, all together"
+    others = [Beside(kind, Row(name, "MB/s", "> 1.0", other=kind.name)) for kind in FREE_RIVALS]
+    stalls_s: list[float] = []
+    megabytes = FREE_SIZE * FREE_LEECHERS / 1e6
+    with Arena(home, size=FREE_SIZE, piece_length=PIECE) as arena:
+        for number in range(rounds):
+            ours = arena.transfer(Microtorrd, leechers=FREE_LEECHERS, stalls_s=stalls_s)
+            said = [f"ours {megabytes / ours.took_s:.0f} MB/s"]
+            for other in others:
+                theirs = other.measure(arena, FREE_LEECHERS, 0)
+                if theirs is not None:
+                    other.rows[0].add(megabytes / ours.took_s, megabytes / theirs.took_s)
+                    said.append(f"{other.kind.name} {megabytes / theirs.took_s:.0f} MB/s")
+            print(f"  uncapped {number + 1}: {', '.join(said)}", flush=True)
+    beside = [row for other in others for row in other.rows]
+    return [*beside, stall_row("… longest stall of a hub of ours", stalls_s)]
 
 
 if __name__ == "__main__":
     for row in rows(int(sys.argv[1]) if len(sys.argv) > 1 else 3):
-        print(" | ".join(row.cells()))
+        print(" | ".join(row.cells()), row.note)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import time
+from typing import Any
 
 import libtorrent as lt
 
@@ -30,7 +31,8 @@ SETTINGS = {
 def main() -> int:
     """Run one client."""
     role, torrent, directory, port = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4]
-    session = lt.session({**SETTINGS, "listen_interfaces": f"127.0.0.1:{port}"})
+    settings: Any = {**SETTINGS, "listen_interfaces": f"127.0.0.1:{port}"}
+    session = lt.session(settings)
     params = lt.add_torrent_params()
     params.ti = lt.torrent_info(torrent)
     params.save_path = directory

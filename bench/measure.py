@@ -65,6 +65,18 @@ class Row:
         ]
 
 
+def stall_row(name: str, stalls_s: list[float]) -> Row:
+    """The longest stall of a hub. Only those worth it are noted (`bench.probed`): 0 is less than 10 ms."""
+    row = Row(name, "ms", "≤ 50 ms")
+    row.add(max(stalls_s, default=0.0) * 1000)
+    return row
+
+
+def percentile(values: list[float], percent: int) -> float:
+    """The smallest value that so many of all values do not exceed."""
+    return sorted(values)[max(0, -(-len(values) * percent // 100) - 1)]
+
+
 def spread(values: list[float], unit: str) -> str:
     """The median, and the smallest and the largest where they differ."""
     if not values:
@@ -123,14 +135,22 @@ def make_content(path: Path, size: int) -> None:
 
 def make_torrent(content: Path, piece_length: int, trackers: list[str]) -> bytes:
     """A plain BitTorrent metainfo, without an id_hash: both sides have the same work to do."""
+    pieces = hash_pieces(content, piece_length)
+    return build_torrent(content.name, content.stat().st_size, piece_length, pieces, trackers)
+
+
+def hash_pieces(content: Path, piece_length: int) -> bytes:
+    """The SHA-1 of each piece, one after the other."""
     with content.open("rb") as file:
-        pieces = b"".join(
-            hashlib.sha1(chunk).digest() for chunk in iter(lambda: file.read(piece_length), b"")
-        )
+        return b"".join(hashlib.sha1(chunk).digest() for chunk in iter(lambda: file.read(piece_length), b""))
+
+
+def build_torrent(name: str, size: int, piece_length: int, pieces: bytes, trackers: list[str]) -> bytes:
+    """`make_torrent` of hashed content, under a name of choice: other names are other swarms."""
     return build(
-        name=content.name,
+        name=name,
         piece_length=piece_length,
-        files=[FileEntry((content.name,), content.stat().st_size)],
+        files=[FileEntry((name,), size)],
         is_single_file=True,
         pieces=pieces,
         id_hash=None,

@@ -22,7 +22,7 @@ class Aria2(Foreign):
             "aria2c",
             "--no-conf",
             "--enable-color=false",
-            "--console-log-level=info",
+            f"--console-log-level={'notice' if self.measured else 'info'}",
             "--summary-interval=0",
             "--enable-dht=false",
             "--enable-dht6=false",
@@ -31,6 +31,7 @@ class Aria2(Foreign):
             f"--listen-port={self.place.free_port()}",
             "--check-integrity=true",
             "--seed-ratio=0.0",
+            f"--max-overall-upload-limit={self.upload_bytes_per_s}",
             f"--dir={save_to}",
             source if isinstance(source, str) else f"--torrent-file={source}",
         )

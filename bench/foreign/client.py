@@ -1,4 +1,9 @@
-"""What all foreign clients have in common: a home, a place to run in, processes, a log, and an end."""
+"""What all foreign clients have in common: a home, a place to run in, processes, a log, and an end.
+
+Tests want to read what a client did, so it logs all it can. Where it is `measured` it logs as it does by
+itself, and speaks TCP only, as ours does: over uTP the same clients are many times slower between two
+processes of one machine.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +32,20 @@ class Foreign:
     #: Whether it makes the files of a torrent that have no bytes.
     makes_empty_files: ClassVar[bool] = True
 
-    def __init__(self, home: Path, place: Place) -> None:
+    def __init__(
+        self, home: Path, place: Place, *, measured: bool = False, upload_bytes_per_s: int = 0
+    ) -> None:
         self.home = home
         self.place = place
+        self.measured = measured
+        #: Its upload limit, for those who have one here; 0 is none.
+        self.upload_bytes_per_s = upload_bytes_per_s
         self.log_path = home / "log"
         self.process: subprocess.Popen[bytes] | None = None
         home.mkdir(parents=True, exist_ok=True)
+
+    def prepare(self) -> None:
+        """Whatever can be done before it joins, so that starting a program is not measured."""
 
     def join(self, source: Path | str, save_to: Path) -> None:
         """Start, and join the swarm of a metainfo file or a magnet link: what lies in `save_to` is checked
@@ -64,6 +77,13 @@ class Foreign:
         """Whether its process still runs."""
         return self.process is not None and self.process.poll() is None
 
+    def kill(self) -> None:
+        """End it as a crash would."""
+        if self.is_alive():
+            assert self.process is not None
+            self.process.kill()
+            self.process.wait()
+
     def close(self) -> None:
         """End it: as a service manager would, and by force when it does not go."""
         if self.process is None or self.process.poll() is not None:
@@ -72,8 +92,7 @@ class Foreign:
         try:
             self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            self.kill()
 
     @classmethod
     def version(cls) -> str:

@@ -26,4 +26,5 @@ class Libtorrent(Foreign):
 
     def join(self, source: Path | str, save_to: Path) -> None:
         """One session with one torrent."""
-        self.run(sys.executable, SESSION, self.place.address, source, save_to)
+        options = (str(self.upload_bytes_per_s), "measured" if self.measured else "watched")
+        self.run(sys.executable, SESSION, self.place.address, source, save_to, *options)

@@ -16,6 +16,7 @@ Session\\DHTEnabled=false
 Session\\LSDEnabled=false
 Session\\InterfaceAddress={address}
 Session\\Port={port}
+Session\\BTProtocol={protocol}
 
 [Network]
 PortForwardingEnabled=false
@@ -38,7 +39,13 @@ class Qbittorrent(Foreign):
         """It checks what is there when it adds the torrent."""
         settings = self.home / "qBittorrent" / "config" / "qBittorrent.conf"
         settings.parent.mkdir(parents=True)
-        settings.write_text(SETTINGS.format(address=self.place.address, port=self.place.free_port()))
+        settings.write_text(
+            SETTINGS.format(
+                address=self.place.address,
+                port=self.place.free_port(),
+                protocol="TCP" if self.measured else "Both",
+            )
+        )
         self.run(
             "qbittorrent-nox",
             f"--profile={self.home}",

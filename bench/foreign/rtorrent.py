@@ -15,12 +15,15 @@ network.bind_address.set = {address}
 network.port_range.set = {port}-{port}
 network.port_random.set = no
 dht.mode.set = disable
+schedule2 = load, 0, 0, ((load.start, "{source}"))
+"""
+
+LOG = """\
 log.open_file = "log", {home}/log.rtorrent
 log.add_output = "debug", "log"
 log.add_output = "connection_debug", "log"
 log.add_output = "peer_debug", "log"
 log.add_output = "tracker_debug", "log"
-schedule2 = load, 0, 0, ((load.start, "{source}"))
 """
 
 
@@ -39,7 +42,8 @@ class Rtorrent(Foreign):
         (self.home / "session").mkdir()
         settings = self.home / "settings.rc"
         settings.write_text(
-            SETTINGS.format(
+            ("" if self.measured else LOG.format(home=self.home))
+            + SETTINGS.format(
                 home=self.home,
                 save_to=save_to,
                 address=self.place.address,

@@ -37,7 +37,7 @@ class Transmission(Foreign):
             "dht-enabled": False,
             "download-dir": str(save_to),
             "lpd-enabled": False,
-            "message-level": 3,
+            "message-level": 1 if self.measured else 3,
             "port-forwarding-enabled": False,
             "rpc-bind-address": "127.0.0.1",
             "rpc-port": RPC_PORT,
@@ -48,7 +48,8 @@ class Transmission(Foreign):
             "watch-dir-enabled": True,
         }
         (self.home / "settings.json").write_text(json.dumps(settings))
-        self.run("transmission-daemon", "--foreground", "--log-debug", "--config-dir", self.home)
+        log = "--log-error" if self.measured else "--log-debug"
+        self.run("transmission-daemon", "--foreground", log, "--config-dir", self.home)
         if isinstance(source, str):
             self._tell(source)
 
