@@ -7,6 +7,7 @@ networks can stand side by side with the same addresses. Needs root and iproute2
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import subprocess
@@ -24,15 +25,19 @@ class Network:
         self._namespaces: list[str] = []
 
     def __enter__(self) -> Network:
-        self._add_namespace(self.name)
-        _ip("-netns", self.name, "link", "add", "bridge", "type", "bridge")
-        _ip("-netns", self.name, "link", "set", "bridge", "up")
+        try:
+            self._add_namespace(self.name)
+            _ip("-netns", self.name, "link", "add", "bridge", "type", "bridge")
+            _ip("-netns", self.name, "link", "set", "bridge", "up")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for namespace in reversed(self._namespaces):
-            _ip("netns", "delete", namespace)
-        self._namespaces.clear()
+        with contextlib.ExitStack() as deletions:  # each is tried, whatever becomes of the others
+            while self._namespaces:
+                deletions.callback(_ip, "netns", "delete", self._namespaces.pop(0))
 
     def add_host(self) -> Place:
         """One more host, reachable by all others: 10.77.0.1, 10.77.0.2, …"""
