@@ -1,4 +1,4 @@
-"""How fast something is (`RateMeter`) and how fast it may be (`TokenBucket`, `Limiter`).
+"""How fast something is (`RateMeter`) and how fast it may be (`TokenBucket`, `Limiter`, `Allowance`).
 
 Pure: time is handed in, in seconds of a monotonic clock that never runs backwards by more than a moment.
 Nothing here sleeps; whoever takes from a limiter is told how long to wait before it acts.
@@ -92,6 +92,27 @@ class RateMeter:
         self._past = None
         self._current = 0
         self._edge = _AT_REST
+
+
+class Allowance:
+    """How often something may happen that is passed over when it comes too often: `burst` times at once, and
+    `per_s` times a second in the long run."""
+
+    __slots__ = ("_at", "_burst", "_left", "_per_s")
+
+    def __init__(self, burst: float, per_s: float, now: float) -> None:
+        self._burst = self._left = burst
+        self._per_s = per_s
+        self._at = now
+
+    def take(self, now: float) -> bool:
+        """It has happened. False: too often."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1.0:
+            return False
+        self._left -= 1.0
+        return True
 
 
 class TokenBucket:

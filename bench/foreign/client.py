@@ -52,6 +52,10 @@ class Foreign:
         and shared, the rest fetched."""
         raise NotImplementedError
 
+    def has_metadata(self) -> bool:
+        """Whether a magnet link that it follows has become a torrent."""
+        raise NotImplementedError
+
     def run(self, *command: str | Path) -> None:
         """Start the client's own process; it says what it says into the log."""
         assert self.process is None

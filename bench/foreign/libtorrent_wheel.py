@@ -28,3 +28,7 @@ class Libtorrent(Foreign):
         """One session with one torrent."""
         options = (str(self.upload_bytes_per_s), "measured" if self.measured else "watched")
         self.run(sys.executable, SESSION, self.place.address, source, save_to, *options)
+
+    def has_metadata(self) -> bool:
+        """It reports that."""
+        return "metadata_received_alert" in self.log()

@@ -64,3 +64,7 @@ class Transmission(Foreign):
             check=False,
         )
         assert done.returncode == 0, done.stderr
+
+    def has_metadata(self) -> bool:
+        """It puts the file among the others that it has."""
+        return any((self.home / "torrents").glob("*.torrent"))

@@ -7,7 +7,7 @@ Rules:
   next message; who was told of is taken back when it is gone;
 - addresses of one's own network stay in it: they are told to those who are in it, too, and believed from
   those alone;
-- what is heard is bounded: in how often (`Allowance`), how much at a time, and how many ports of one host,
+- what is heard is bounded: in how often (`allowance`), how much at a time, and how many ports of one host,
   because whoever is named gets dialed.
 """
 
@@ -23,6 +23,7 @@ from microtorrd.core.swarm import Swarm
 from microtorrd.proto import pex
 from microtorrd.proto.compact import is_near, read_host
 from microtorrd.proto.messages import Extended
+from microtorrd.rate import Allowance
 
 #: Time between two messages to one peer, and how long a new one is left alone with its first bitfields.
 EVERY_S = 60.0
@@ -49,23 +50,9 @@ ALLOW_EVERY_S = 30.0
 FLOOD_NOISE = 512
 
 
-class Allowance:
-    """How many messages one peer may still send."""
-
-    __slots__ = ("_at", "_left")
-
-    def __init__(self, now: float) -> None:
-        self._left = float(BURST)
-        self._at = now
-
-    def take(self, now: float) -> bool:
-        """One has come. False: it is too many."""
-        self._left = min(float(BURST), self._left + (now - self._at) / ALLOW_EVERY_S)
-        self._at = now
-        if self._left < 1.0:
-            return False
-        self._left -= 1.0
-        return True
+def allowance(now: float) -> Allowance:
+    """How many messages a new peer may send."""
+    return Allowance(BURST, 1 / ALLOW_EVERY_S, now)
 
 
 class Partner:
@@ -77,7 +64,7 @@ class Partner:
         self.number = number  # of its messages
         self.told: dict[Address, None] = {}
         self.due_at = now + FIRST_S
-        self.allowance = Allowance(now)
+        self.allowance = allowance(now)
 
 
 class Exchange:

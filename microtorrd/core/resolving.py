@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from microtorrd.core import events
 from microtorrd.core.events import Address, Announce, Dial, Drop, Fact, Order, SwarmSettings, Tell
-from microtorrd.core.exchange import Allowance, credible_from
+from microtorrd.core.exchange import allowance, credible_from
 from microtorrd.core.metadata import Assembly
 from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peerbook import Peerbook
@@ -93,7 +93,7 @@ class Stranger:
         self.extended = fact.extended
         self.joined_at = self.heard_at = now
         self.client = ""  # what it calls itself
-        self.allowance = Allowance(now)  # of peer exchange
+        self.allowance = allowance(now)  # of peer exchange
         self.has_spoken = False  # its extended handshake has come
         self.number = 0  # of its metadata messages; 0: it has none
         self.size: int | None = None  # of the metadata, as it says

@@ -33,6 +33,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.listening import name_of, open_sockets
 from microtorrd.net.stream import tune
+from microtorrd.net.utp_door import UtpDoor
 from microtorrd.proto.gob_dialect import GobEncoder, GobOpening, GobStreams, begins_gob
 from microtorrd.proto.handshake import (
     OPENING_BYTES,
@@ -278,7 +279,9 @@ class Listener:
         timeout_s: float = HANDSHAKE_S,
     ) -> None:
         self.port = port  # the real one after `start`
+        self._utp = UtpDoor(crew)
         self.addresses: list[str] = []  # "host:port" of each socket, after `start`
+        self.places: list[Address] = []  # the same as host and port
         self._wanted = (addresses, port, interface)
         self._resolve = resolve
         self._accept = accept
@@ -297,13 +300,16 @@ class Listener:
         """Open the sockets and begin to listen. Raises ConfigError where that cannot be."""
         self._sockets = open_sockets(*self._wanted)
         self.addresses = [name_of(sock) for sock in self._sockets]
+        self.places = [sock.getsockname()[:2] for sock in self._sockets]
         for sock, name in zip(self._sockets, self.addresses, strict=True):
             self.port = sock.getsockname()[1]
             self._crew.spawn(f"accept {name}", self._accept_all, sock)
+        self._utp.open(self.places)
 
     def close(self) -> None:
         """Listen no more, and send away who stands at the door."""
         self._breath.set()
+        self._utp.close()
         for sock in [*self._sockets, *self._strangers]:
             sock.close()
         self._sockets = []

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from urllib.parse import parse_qs
 
 from bench.daemons import Daemon
 from bench.foreign import Foreign
@@ -145,6 +146,14 @@ class Meeting:
             left_s = end - time.monotonic()
             assert left_s > 0, f"no announce of {peer_id_start!r} with {holding!r}: {self._announces}"
             self._note(left_s)
+
+    def address_of(self, peer_id_start: str) -> tuple[str, int]:
+        """Where somebody listens who has announced with such a peer id."""
+        query = next(
+            note["query"] for note in self._announces if note.get("peer_id", "").startswith(peer_id_start)
+        )
+        place = next(foreign.place for foreign in self.foreigners if foreign.peer_id_start == peer_id_start)
+        return place.address, int(parse_qs(query)["port"][0])
 
     def _note(self, timeout_s: float) -> None:
         note = self._notes.next_note(timeout_s)
