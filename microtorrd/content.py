@@ -13,8 +13,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from sys import intern
+from typing import Any, NamedTuple, TypeVar
 
 from gevent import get_hub
 from gevent.event import Event
@@ -47,6 +48,8 @@ from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.times import rfc3339
 
+T = TypeVar("T")
+
 Post = Callable[[Sequence[Fact]], None]
 
 #: After a disk was full: go on when so much fits, or all that is missing.
@@ -73,6 +76,15 @@ class Work:
             self.feed.cancel()
 
 
+class About(NamedTuple):
+    """What the metainfo says for people."""
+
+    comment: str = ""
+    created_by: str = ""
+    creation_date: int | None = None
+    dialect: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Trusted:
     """What is known of the pieces when a torrent is opened."""
@@ -97,24 +109,37 @@ class Content:
         self.web_seeds: tuple[str, ...] = ()
         self.web_name = ""  # the name of the content on them: the torrent's own, whatever it is called here
         self.is_single_file = True
-        self.about: dict[str, Any] = {}  # what else the metainfo says, for people
         self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
         self.confirmed_share = 0.0
         self._facilities = facilities
         self._files: FileSet | None = None
         self._hashes: bytes | None = None
-        self._work = Work()
+        self._about = About()
+        self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
         self._stores = 0  # under way
-        self._quiet = Event()
+        self._quiet: Event | None = None  # for who waits for their end
 
     # --------------------------------------------------------------------------------- what it is
 
     @property
     def files(self) -> FileSet:
-        """The files; there once `open` has begun."""
-        assert self._files is not None, "the content is opened before its files are used"
+        """The files; there once `open` has begun. Of a torrent at rest they are made again when wanted."""
+        if self._files is None:
+            assert self.entries, "the content is opened before its files are used"
+            self._files = self._make_files()
         return self._files
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """What else the metainfo says, for people."""
+        date = self._about.creation_date
+        return {
+            "comment": self._about.comment,
+            "created_by": self._about.created_by,
+            "created_at": None if date is None else rfc3339(date),
+            "dialect": self._about.dialect,
+        }
 
     @property
     def path(self) -> str:
@@ -205,23 +230,28 @@ class Content:
 
     def _adopt(self, metainfo: Metainfo) -> None:
         """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
-        self.about = {
-            "comment": metainfo.comment,
-            "created_by": metainfo.created_by,
-            "created_at": None if metainfo.creation_date is None else rfc3339(metainfo.creation_date),
-            "dialect": metainfo.dialect,
-        }
-        record = self.record
+        # Thousands of torrents are much alike: what they have in common is kept once.
+        self._about = About(
+            _shared(metainfo.comment),
+            intern(metainfo.created_by),
+            metainfo.creation_date,
+            intern(metainfo.dialect),
+        )
         self.entries = metainfo.files
         self.private = metainfo.private
         self.info_bytes = len(metainfo.raw_info)
-        self.trackers = metainfo.trackers
+        self.trackers = _shared(metainfo.trackers)
         self.web_seeds = metainfo.web_seeds
-        self.web_name, self.is_single_file = metainfo.name, metainfo.is_single_file
+        self.web_name = self.record.name if metainfo.name == self.record.name else metainfo.name
+        self.is_single_file = metainfo.is_single_file
         self._hashes = metainfo.pieces
-        self._files = FileSet(
+        self._files = self._make_files()
+
+    def _make_files(self) -> FileSet:
+        record = self.record
+        return FileSet(
             record.save_to,
-            [(entry.path, entry.length) for entry in metainfo.files],
+            [(entry.path, entry.length) for entry in self.entries],
             descriptors=self._facilities.descriptors,
             rename_first=record.disk_name,
             root_device=record.root_device,
@@ -310,7 +340,7 @@ class Content:
             facilities.give_back(buffer.memory)
             facilities.ledger.wrote(self.record.info_hash)
             self._stores -= 1
-            if not self._stores:
+            if not self._stores and self._quiet is not None:
                 self._quiet.set()
             if isinstance(outcome, jobs.Stored):
                 post((PieceStored(piece, outcome.digests),))
@@ -321,7 +351,6 @@ class Content:
                 post((StorageFailed(failure_of(outcome, self.path), piece),))
 
         self._stores += 1
-        self._quiet.clear()
         facilities.ledger.will_write(self.record.info_hash)
         offset = self.geometry.piece_offset(piece)
         facilities.pool.submit(
@@ -330,9 +359,9 @@ class Content:
 
     def begin(self) -> Work:
         """Something long begins: whatever was under way ends, and this from now on is what `cease` ends."""
-        self._work.cancel()
-        self._work = Work()
-        return self._work
+        self.cease()
+        work = self._work = Work()
+        return work
 
     def check(self, pieces: Sequence[int] | None, post: Post, work: Work) -> None:
         """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes."""
@@ -405,7 +434,20 @@ class Content:
 
     def cease(self) -> None:
         """Stop checks and confirmations that are under way; no answer comes from them."""
-        self._work.cancel()
+        if self._work is not None:
+            self._work.cancel()
+
+    @property
+    def is_busy(self) -> bool:
+        """Pieces are on their way to the disk."""
+        return self._stores > 0
+
+    def rest(self) -> None:
+        """All is whole and on record, and nobody wants it: keep no more than it takes to begin again."""
+        self.release_files()
+        self._files = self._hashes = self._work = self._quiet = None
+        # These are read at the start only.
+        self.record = replace(self.record, durable=None, written=None, file_stats=(), dirty=False)
 
     def close(self) -> None:
         """Let go of descriptors and of what is under way."""
@@ -433,8 +475,7 @@ class Content:
         Raises NotAllowed or StorageError; the content is whole at the old place then.
         """
         facilities, info_hash, old = self._facilities, self.record.info_hash, self.files
-        if self._stores:
-            self._quiet.wait()
+        self._wait_for_stores()
         work = self.begin()
         if old.root_device is None and not facilities.pool.call(partial(os.path.isdir, old.root)):
             self._arrive(old.at(save_to), [None] * len(old.lengths))  # nothing was made there yet
@@ -489,10 +530,26 @@ class Content:
 
     def delete(self) -> None:
         """Remove the files of this torrent, and of its directories those that are empty then. Waits."""
-        if self._stores:
-            self._quiet.wait()
-        if self._files is not None:
+        self._wait_for_stores()
+        if self.entries:
             self._facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
+
+    def _wait_for_stores(self) -> None:
+        while self._stores:
+            self._quiet = self._quiet or Event()
+            self._quiet.clear()
+            self._quiet.wait()
+
+
+@lru_cache(maxsize=1024)
+def _same(value: Any) -> Any:
+    return value
+
+
+def _shared(value: T) -> T:
+    """The first of all values that are equal to this one."""
+    first: T = _same(value)
+    return first
 
 
 def failure_of(outcome: BaseException, path: str) -> StorageError:

@@ -99,6 +99,7 @@ class Facilities:
     def __post_init__(self) -> None:
         self.swarm = swarm_settings(self.config)
         self.listen_port = 0
+        self._identity = Identity(self.peer_id, self.listen_port, self.key)
         interface = self.config.listen.interface
         sources = partial(interface_addresses, interface) if interface else None
         self.web_connector = WebConnector(Routes(sources))
@@ -127,6 +128,7 @@ class Facilities:
         )
         listener.start()
         self.listen_port = listener.port
+        self._identity = Identity(self.peer_id, self.listen_port, self.key)
         return listener
 
     def make_announcer(
@@ -146,7 +148,7 @@ class Facilities:
             info_hash=info_hash,
             id_hash=id_hash,
             announce_as=self.config.swarm.announce_as,
-            identity=Identity(self.peer_id, self.listen_port, self.key),
+            identity=self._identity,
             stats=stats,
             on_addresses=on_addresses,
             on_note=on_note,

@@ -64,6 +64,11 @@ class CoreHost:
         """Open connections."""
         return len(self._wires)
 
+    @property
+    def is_asleep(self) -> bool:
+        """Nothing came for a while, and its greenlet has ended."""
+        return not self._awake and not self._inbox
+
     def post(self, facts: Sequence[Fact]) -> None:
         """Put facts into the inbox and wake the core greenlet."""
         self._inbox.extend(facts)

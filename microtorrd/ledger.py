@@ -176,6 +176,15 @@ class Ledger:
         self._journal.discard(info_hash)
         self._to_mark.discard(info_hash)
 
+    def is_settled(self, info_hash: bytes) -> bool:
+        """Nothing of this torrent waits to be written down or synced. If it does, that is done soon."""
+        page = self._pages.get(info_hash)
+        if page is None:
+            return True
+        if page.dirty and not page.in_flight:
+            page.unsynced = True  # perhaps by an earlier process only, which synced and had no time to say so
+        return not (page.dirty or page.unsynced or page.in_flight or info_hash in self._journal)
+
     def follow(self, info_hash: bytes, files: FileSet) -> None:
         """The files of this torrent were moved: sync them there from now on."""
         page = self._pages.get(info_hash)

@@ -71,6 +71,8 @@ class Roster:
 
     def find(self, id: str) -> list[Member]:
         """Those meant by a name, a prefix of an id (4 hex digits or more) or `all`. Raises NotFound."""
+        if len(id) == 40 and (member := self._called(id)) is not None:
+            return [member]
         members = self.members()
         if id == "all":
             return members
@@ -90,6 +92,14 @@ class Roster:
         raise NotFound(
             f"{id!r} may mean {len(named)} torrents: {', '.join(candidates)}", id=id, candidates=candidates
         )
+
+    def _called(self, id: str) -> Member | None:
+        """Who has this whole id: found without a look at all the others."""
+        try:
+            key = bytes.fromhex(id)
+        except ValueError:
+            return None
+        return self.torrents.get(key) or self.magnets.get(key)
 
     def one(self, id: str) -> Member:
         """The one that is meant. Raises NotFound where there is none, or more."""

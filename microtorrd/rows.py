@@ -6,6 +6,7 @@ Nothing here waits or changes anything.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from microtorrd.core.resolving import Stranger
 from microtorrd.errors import StorageError
 from microtorrd.resolver import Resolver
 from microtorrd.times import rfc3339
+from microtorrd.webseeds import WebSeeds
 
 if TYPE_CHECKING:
     from microtorrd.disk.state import MagnetRecord, TorrentRecord
@@ -34,6 +36,8 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     """One row of `torrent.list`."""
     if isinstance(torrent, Resolver):
         return _resolver_row(torrent)
+    if torrent.rest is not None:
+        return _row_at_rest(torrent)
     record, snapshot = torrent.content.record, torrent.snapshot()
     done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
     state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
@@ -68,6 +72,37 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     }
 
 
+def _row_at_rest(torrent: Torrent) -> Row:
+    """The same of a torrent that has everything and talks to nobody: most of thousands, so it is quick."""
+    record, length = torrent.content.record, torrent.content.record.length
+    uploaded, downloaded = torrent.totals()
+    return {
+        "name": record.name,
+        "info_hash": record.info_hash.hex(),
+        "id_hash": None if record.id_hash is None else record.id_hash.hex(),
+        "state": "seeding",
+        "progress": 1.0,
+        "size_bytes": length,
+        "done_bytes": length,
+        "down_bytes_per_s": 0,
+        "up_bytes_per_s": 0,
+        "peers": 0,
+        "seeders": 0,
+        "eta_s": None,
+        "save_to": record.save_to,
+        "label": record.label,
+        "error": None,
+        "added_at": rfc3339(record.added_at),
+        "uploaded_bytes": uploaded,
+        "downloaded_bytes": downloaded,
+        "ratio": round(uploaded / length, 4),
+        "piece_length": record.piece_length,
+        "piece_count": torrent.content.geometry.piece_count,
+        "completed_at": None if record.completed_at is None else rfc3339(record.completed_at),
+        "checked": None,
+    }
+
+
 def done_when_empty(snapshot: Snapshot | None) -> bool:
     """Content of no bytes at all is whole as soon as its files were made."""
     return snapshot is not None and snapshot.state == "seeding"
@@ -87,6 +122,33 @@ def error_row(failure: StorageError | None) -> Row | None:
     if failure is None:
         return None
     return {"cause": failure.cause, "path": failure.path, "message": str(failure)}
+
+
+def total_row(torrents: Sequence[Torrent | Resolver]) -> Row:
+    """How many are in which state, and what all of them moved and move."""
+    states: Counter[str] = Counter()
+    down = up = down_rate = up_rate = 0
+    for torrent in torrents:
+        if isinstance(torrent, Resolver):
+            states[torrent.state] += 1
+            continue
+        uploaded, downloaded = torrent.totals()
+        up, down = up + uploaded, down + downloaded
+        if torrent.rest is not None:
+            states["seeding"] += 1
+            continue
+        row = list_row(torrent)
+        states[row["state"]] += 1
+        down_rate += row["down_bytes_per_s"]
+        up_rate += row["up_bytes_per_s"]
+    return {
+        "torrents": len(torrents),
+        "states": dict(states),
+        "down_bytes_per_s": down_rate,
+        "up_bytes_per_s": up_rate,
+        "downloaded_bytes": down,
+        "uploaded_bytes": up,
+    }
 
 
 def detail_row(torrent: Torrent | Resolver) -> Row:
@@ -167,11 +229,11 @@ def file_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The files of the torrent and how much of each is there, counted in whole pieces."""
     if isinstance(torrent, Resolver):
         return []
-    core, content = torrent.core, torrent.content
+    have, content = torrent.have, torrent.content
     rows: list[Row] = []
     offset = 0
     for entry in content.entries:
-        done = 0 if core is None else content.verified_bytes(core.have, offset, entry.length)
+        done = 0 if have is None else content.verified_bytes(have, offset, entry.length)
         rows.append(
             {
                 "path": "/".join(entry.path),
@@ -186,7 +248,7 @@ def file_rows(torrent: Torrent | Resolver) -> list[Row]:
 
 def tracker_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The trackers and how each answered last."""
-    if not isinstance(torrent, Resolver) and torrent.host is None:
+    if not isinstance(torrent, Resolver) and not torrent.is_loaded:
         return []
     return [tracker_row(status) for status in torrent.announcer.status()]
 
@@ -210,6 +272,8 @@ def tracker_row(status: TrackerStatus) -> Row:
 
 def web_seed_rows(torrent: Torrent) -> list[Row]:
     """The web seeds and how each does."""
+    if torrent.rest is not None:
+        return [status._asdict() for status in WebSeeds.at_rest(torrent.content)]
     if torrent.host is None:
         return []
     return [status._asdict() for status in torrent.host.web_seeds.status(torrent.facilities.clock())]

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
 
 from microtorrd import logs, rows
+from microtorrd.changes import ROWS_AT_ONCE, Changes
 from microtorrd.config import Config
 from microtorrd.content import Content
 from microtorrd.errors import (
@@ -44,6 +44,12 @@ PROBE_S = 5.0
 #: How often totals and notes of progress are made.
 TOTALS_EVERY_TICKS = 15
 
+#: Ids looked up among all torrents between two breaths: with thousands each costs half a millisecond.
+FINDS_AT_ONCE = 4
+
+#: Torrents told of the end, between two breaths.
+HALTS_AT_ONCE = 50
+
 Rows = list[Row]
 
 _log = logs.get(room="session")
@@ -64,6 +70,7 @@ class Session:
         self.facilities = Facilities.make(config, crew=crew, clock=clock)
         self._intake = Intake(self.roster, self.facilities, crew)
         self._listener: Listener | None = None
+        self._changes = Changes(breathe)
 
     # --------------------------------------------------------------------------------- life and death
 
@@ -91,13 +98,17 @@ class Session:
         if self._listener is not None:
             self._listener.close()
         self._to_load.clear()
-        for member in self.roster.members():
+        for number, member in enumerate(self.roster.members(), 1):
             member.halt()
+            if number % HALTS_AT_ONCE == 0:
+                breathe()
         self._record_totals()
         left = max(0.5, min(5.0, (deadline - time.monotonic()) / 2))
         facilities.scheduler.drain(left)
-        for member in self.roster.members():
+        for number, member in enumerate(self.roster.members(), 1):
             member.close()
+            if number % HALTS_AT_ONCE == 0:
+                breathe()
         facilities.ledger.close()
         facilities.pool.close(max(0.5, deadline - time.monotonic()))
         facilities.descriptors.close()
@@ -155,11 +166,26 @@ class Session:
     # --------------------------------------------------------------------------------------- reading
 
     def list(self, ids: Sequence[str] | None = None) -> Rows:
-        """Rows of all torrents, or of these."""
+        """Rows of all torrents, or of these. Others get their turn meanwhile."""
         if ids is None:
-            return [rows.list_row(member) for member in self.roster.members()]
-        wanted = {torrent.info_hash: torrent for id in ids for torrent in self.roster.find(id)}
-        return [rows.list_row(torrent) for torrent in wanted.values()]
+            members = self.roster.members()
+        else:
+            found: dict[bytes, Member] = {}
+            for number, id in enumerate(ids, 1):
+                found |= {member.info_hash: member for member in self.roster.find(id)}
+                if number % FINDS_AT_ONCE == 0:
+                    breathe()
+            members = list(found.values())
+        listed: Rows = []
+        for start in range(0, len(members), ROWS_AT_ONCE):
+            if start:
+                breathe()
+            listed += map(rows.list_row, members[start : start + ROWS_AT_ONCE])
+        return listed
+
+    def list_changes(self, since: str) -> Row:
+        """What of the list has changed since that token: see `Changes`."""
+        return self._changes.since(since, self.roster.members)._asdict()
 
     def show(self, id: str) -> Row:
         """Everything about one torrent."""
@@ -183,15 +209,10 @@ class Session:
 
     def stats(self) -> Row:
         """Figures of the whole daemon."""
-        listed = self.list()
+        figures = rows.total_row(self.roster.members())
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return {
-            "torrents": len(listed),
-            "states": dict(Counter(row["state"] for row in listed)),
-            "down_bytes_per_s": sum(row["down_bytes_per_s"] for row in listed),
-            "up_bytes_per_s": sum(row["up_bytes_per_s"] for row in listed),
-            "downloaded_bytes": sum(row["downloaded_bytes"] for row in listed),
-            "uploaded_bytes": sum(row["uploaded_bytes"] for row in listed),
+            **figures,
             "connections": self.facilities.connections,
             "limits": self.limits(),
             "listen_port": self.facilities.listen_port,
@@ -324,6 +345,7 @@ class Session:
         ledger.record_totals(
             (torrent.info_hash, downloaded, uploaded)
             for torrent in self.roster.torrents.values()
+            if torrent.rest is None  # else it was recorded when it went to rest
             for uploaded, downloaded in (torrent.totals(),)
         )
 
@@ -334,6 +356,11 @@ class Session:
             for torrent in tuple(self.roster.torrents.values()):
                 if torrent.is_parked:
                     torrent.probe()
+
+
+def breathe() -> None:
+    """Let others have their turn in the middle of something long."""
+    gevent.sleep(0)
 
 
 def resident_bytes() -> int:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
+
+#: The last second of the year 9999, where four digits end.
+_LATEST = 253_402_300_799
 
 
 def rfc3339(at: float) -> str:
     """A time since the epoch as text; what lies beyond the calendar becomes its nearest end."""
-    latest = datetime.max.replace(tzinfo=UTC).timestamp()
-    return (
-        datetime.fromtimestamp(min(max(at, 0), latest), UTC)
-        .isoformat(timespec="seconds")
-        .replace("+00:00", "Z")
-    )
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(min(max(at, 0), _LATEST)))

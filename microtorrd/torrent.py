@@ -1,7 +1,8 @@
 """One torrent of the session: how it comes to life, what the operator wishes of it, and how it ends.
 
 It brings together the record and its bytes (`content.py`), the core with its surroundings (`host.py`) and the
-announcer. Until it is loaded there is no core, and wishes are kept for it. Methods that wait say so.
+announcer. Until it is loaded there is no core, and wishes are kept for it. A torrent that has everything and
+talks to nobody has none either: it is at rest (`rest.py`) until somebody comes. Methods that wait say so.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from microtorrd.content import Content, Trusted
 from microtorrd.core import events
 from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Fact, Snapshot, TorrentSettings
+from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.tiers import place_of
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
 from microtorrd.facilities import Facilities
+from microtorrd.greenlets import Crew
 from microtorrd.host import CoreHost
 from microtorrd.ledger import Page
 from microtorrd.net.announcer import Announcer, AnnounceStats
@@ -26,6 +29,7 @@ from microtorrd.net.connect import Joined
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
 from microtorrd.rate import TokenBucket
+from microtorrd.rest import UNTOUCHED, Rest, may_rest
 
 #: Causes after which files are looked at again before anything of them is offered.
 SUSPECT_CAUSES = frozenset({"changed", "not_found", "mismatch", "id_hash_mismatch", "io_error"})
@@ -54,13 +58,13 @@ class Torrent:
         self.facilities = facilities
         self.info_hash: bytes = record.info_hash
         self.swarm_ids = tuple({record.info_hash: None, (record.id_hash or record.info_hash): None})
-        self.crew = facilities.crew.child(self.short_id)
-        self.up = TokenBucket(record.up_limit)
-        self.down = TokenBucket(record.down_limit)
+        self._crew: Crew | None = None
+        self._up: TokenBucket | None = None
+        self._down: TokenBucket | None = None
         self.moving = False
         self.move_progress = (0, 0)  # bytes done and to do
-        self.host: CoreHost | None = None  # None until `load` is done
-        self._log = logs.get(room="torrent", torrent=record.name)
+        self.host: CoreHost | None = None  # None until `load` is done, and at rest
+        self.rest: Rest | None = None
         self._kept: list[Fact] = []  # facts that came before the core was there
         self._shown: tuple[events.State, str | None] | None = None
         self._probing = False
@@ -78,6 +82,32 @@ class Torrent:
         return self.info_hash.hex()[:8]
 
     @property
+    def crew(self) -> Crew:
+        """What runs for this torrent."""
+        if self._crew is None:
+            self._crew = self.facilities.crew.child(self.short_id)
+        return self._crew
+
+    @property
+    def up(self) -> TokenBucket:
+        """Its upload limit."""
+        if self._up is None:
+            self._up = TokenBucket(self.content.record.up_limit)
+        return self._up
+
+    @property
+    def down(self) -> TokenBucket:
+        """Its download limit."""
+        if self._down is None:
+            self._down = TokenBucket(self.content.record.down_limit)
+        return self._down
+
+    @property
+    def _log(self) -> logs.Log:
+        # Made when there is something to say: thousands of loggers weigh more than making one.
+        return logs.get(room="torrent", torrent=self.content.record.name)
+
+    @property
     def record(self) -> TorrentRecord:
         """What is on record."""
         return self.content.record
@@ -89,13 +119,26 @@ class Torrent:
 
     @property
     def core(self) -> Core | None:
-        """The core, None while the torrent is being loaded."""
+        """The core, None while the torrent is being loaded, and at rest."""
         return None if self.host is None else self.host.core
 
     @property
     def takes_peers(self) -> bool:
         """Whether a connection for this torrent is welcome."""
-        return self.core is not None and self.core.phase is Phase.RUNNING and not self._gone
+        running = self.rest is not None or (self.core is not None and self.core.phase is Phase.RUNNING)
+        return running and not self._gone
+
+    @property
+    def is_loaded(self) -> bool:
+        """Its files were looked at."""
+        return self.host is not None or self.rest is not None
+
+    @property
+    def have(self) -> Bitfield | None:
+        """The verified pieces, to be read only; None while the torrent is being loaded."""
+        if self.rest is not None:
+            return Bitfield.full(self.content.geometry.piece_count)
+        return None if self.core is None else self.core.have
 
     @property
     def is_parked(self) -> bool:
@@ -106,20 +149,26 @@ class Torrent:
     @property
     def writes_no_more(self) -> bool:
         """Whether its files are only read: they are complete, or not ours to write."""
-        return self.content.record.seed_only or (self.core is not None and self.core.have.complete)
+        if self.content.record.seed_only or self.rest is not None:
+            return True
+        return self.core is not None and self.core.have.complete
 
     def snapshot(self, *, with_peers: bool = False) -> Snapshot | None:
         """The frozen picture of the core, None while the torrent is being loaded."""
+        if self.rest is not None:
+            return self.rest.snapshot(self.content.geometry)
         return (
             None if self.core is None else self.core.snapshot(self.facilities.clock(), with_peers=with_peers)
         )
 
     def totals(self) -> tuple[int, int]:
         """Payload bytes ever sent and ever received."""
-        record, snapshot = self.content.record, self.snapshot()
-        if snapshot is None:
+        record, rest, core = self.content.record, self.rest, self.core
+        if rest is not None:
+            return record.up_total + rest.up_bytes, record.down_total + rest.down_bytes
+        if core is None:
             return record.up_total, record.down_total
-        return record.up_total + snapshot.up_bytes, record.down_total + snapshot.down_bytes
+        return record.up_total + core.swarm.up.total, record.down_total + core.swarm.down.total
 
     def announce_stats(self) -> AnnounceStats:
         """What a tracker is told of the progress: this run of the daemon, as BEP 3 has it."""
@@ -135,6 +184,14 @@ class Torrent:
         notes = self.facilities.notes
         if notes.has_readers:
             notes.publish(kind, info_hash=self.info_hash.hex(), name=self.content.record.name, **facts)
+
+    def _hear_of(self, addresses: list[events.Address]) -> None:
+        """A tracker knows peers."""
+        self.post((events.AddressesFound(addresses, "tracker"),))
+
+    def _hear_failure(self, error: StorageError) -> None:
+        """What is on record could not be brought up to date with the disk."""
+        self.post((events.StorageFailed(error),))
 
     def _hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
         """A tracker answered, or has begun to fail."""
@@ -191,24 +248,70 @@ class Torrent:
                 failure = self._prepare()
         if failure is not None:
             wishes.append(events.StorageFailed(failure))
-        if self._gone or self.crew.stopped:
+        if self._gone or self.facilities.crew.stopped:
             return
-        core = self._make_core(trusted.have)
         self.announcer = self.facilities.make_announcer(
             self.content.trackers,
             info_hash=record.info_hash,
             id_hash=record.id_hash,
             stats=self.announce_stats,
-            on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
+            on_addresses=self._hear_of,
             on_note=self._hear_tracker,
         )
+        if wishes == [events.Started()] and not self._kept and self._is_settled(trusted):
+            self._begin_at_rest()
+            return
+        core = self._make_core(trusted.have)
         if not self._unopened:
-            self._open_page(core, trusted)
+            self._open_page(core, sync_all=trusted.sync_first)
         self.host = CoreHost(core, self, record.name)
         kept, self._kept = self._kept, []
         self.host.act([*wishes, *kept])
 
-    def _make_core(self, have: Bitfield) -> Core:
+    def _is_settled(self, trusted: Trusted) -> bool:
+        """All is there, confirmed, and on record: a core would only wait for peers."""
+        record, have = self.content.record, trusted.have
+        if trusted.sync_first or record.dirty or not (record.confirmed or record.id_hash is None):
+            return False
+        return have.complete and have.count > 0
+
+    def _begin_at_rest(self) -> None:
+        self._rest(UNTOUCHED)
+        self.announcer.start()
+        self._show("seeding", None)
+
+    def _rest(self, rest: Rest) -> None:
+        """Nothing is kept from now on but what it takes to wake up."""
+        self.host, self.rest = None, rest
+        self.content.rest()
+        self._up = self._down = None
+        if self._crew is not None and not self._crew.alive():
+            self._crew = None
+
+    def _wake(self) -> None:
+        """Somebody comes, or something is wished: make the core again, as it was."""
+        if self.rest is None or self._gone:
+            return
+        rest, self.rest = self.rest, None
+        core = self._make_core(Bitfield.full(self.content.geometry.piece_count), rest.book)
+        rest.give_to(core)
+        self._open_page(core, sync_all=False)
+        self.host = CoreHost(core, self, self.content.record.name)
+        self.host.act((events.Started(),))
+
+    def _go_to_rest(self) -> None:
+        """Nothing has happened for a while: rest, as soon as everything is on record."""
+        host, ledger = self.host, self.facilities.ledger
+        if host is None or self.moving or self._gone or self.content.is_busy or not may_rest(host.core):
+            self.facilities.active.discard(self)
+        elif ledger.is_settled(self.info_hash):
+            self.facilities.active.discard(self)
+            uploaded, downloaded = self.totals()
+            ledger.record_totals(((self.info_hash, downloaded, uploaded),))
+            ledger.close_page(self.info_hash)
+            self._rest(Rest.of(host.core))
+
+    def _make_core(self, have: Bitfield, book: Peerbook | None = None) -> Core:
         record, facilities = self.content.record, self.facilities
         return Core(
             geometry=self.content.geometry,
@@ -226,17 +329,18 @@ class Torrent:
             peer_id=facilities.peer_id,
             name=self.content.path,
             ourselves=facilities.ourselves,
+            book=book,
         )
 
-    def _open_page(self, core: Core, trusted: Trusted) -> None:
+    def _open_page(self, core: Core, *, sync_all: bool) -> None:
         page = Page(
             self.info_hash,
             files=self.content.files,
             have=core.have.to_bytes,
-            on_failure=lambda error: self.post((events.StorageFailed(error),)),
+            on_failure=self._hear_failure,
             dirty=self.content.record.dirty,
         )
-        self.facilities.ledger.open_page(page, sync_all=trusted.sync_first)
+        self.facilities.ledger.open_page(page, sync_all=sync_all)
 
     def _prepare(self) -> StorageError | None:
         """Make files before the first write, and where there is nothing to write. Waits."""
@@ -250,7 +354,10 @@ class Torrent:
 
     def halt(self) -> None:
         """Say goodbye to peers and trackers; what is on record stays."""
-        if self.host is not None:
+        if self.rest is not None:
+            self._gone = True  # nobody wakes it up any more
+            self.announcer.stop()
+        elif self.host is not None:
             self.host.post((events.Stopped(),))
 
     def close(self) -> None:
@@ -258,7 +365,8 @@ class Torrent:
         self._gone = True
         self.facilities.active.discard(self)
         self.content.close()
-        self.crew.stop(1.0)
+        if self._crew is not None:
+            self._crew.stop(1.0)
 
     def bury(self, data: bool) -> None:
         """After it was struck off the record: end what runs, and delete its files where that was wished."""
@@ -274,6 +382,7 @@ class Torrent:
 
     def post(self, facts: Sequence[Fact]) -> None:
         """Hand facts to the core, or keep them until there is one."""
+        self._wake()
         if self.host is None:
             self._kept.extend(facts)
         else:
@@ -281,6 +390,7 @@ class Torrent:
 
     def _act(self, fact: Fact) -> None:
         """The same for a wish of the operator's, who is to see the outcome in the answer."""
+        self._wake()
         if self.host is None:
             self._kept.append(fact)
         else:
@@ -288,6 +398,8 @@ class Torrent:
 
     def adopt(self, joined: Joined) -> None:
         """Take over a connection whose handshake is done."""
+        if self.takes_peers:
+            self._wake()
         if self.host is None or not self.takes_peers:
             joined.sock.close()
         else:
@@ -298,9 +410,10 @@ class Torrent:
         host = self.host
         if host is None:
             return
-        if host.core.idle and not host.connected and not host.web_seeds.expectant:
-            self.facilities.active.discard(self)
-        host.post((events.Ticked(),))
+        if not host.core.idle or host.connected or host.web_seeds.expectant:
+            host.post((events.Ticked(),))
+        elif host.is_asleep:
+            self._go_to_rest()
 
     def probe(self) -> None:
         """See, behind this call, whether the cause of the failure is gone, and go on if so."""
@@ -356,7 +469,7 @@ class Torrent:
             raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
         failure = self.content.failure
         self._change(stopped=False)
-        if self.host is None:
+        if self.host is None:  # or at rest, and running
             return
         self._probe_at = 0.0
         if self._unopened:
@@ -388,21 +501,24 @@ class Torrent:
 
     def reannounce(self) -> None:
         """Ask the trackers for peers now, as far as they allow."""
-        if self.host is not None:
+        if self.is_loaded:
             self.announcer.reannounce(insist=True)
 
     def choose(self, **fields: Any) -> None:
         """Change run-time choices of this torrent. Waits for the record."""
         self._change(**fields)
         record, now = self.content.record, self.facilities.clock()
-        self.up.set_rate(record.up_limit, now)
-        self.down.set_rate(record.down_limit, now)
-        self._act(events.SettingsChanged(settings_of(record)))
+        if self.rest is None:  # else all of it is read when it wakes up
+            self.up.set_rate(record.up_limit, now)
+            self.down.set_rate(record.down_limit, now)
+            self._act(events.SettingsChanged(settings_of(record)))
         if "up_limit" in fields or "down_limit" in fields:
             self.note("limits_changed", down=record.down_limit, up=record.up_limit)
 
     def settings_changed(self) -> None:
         """The configuration was reloaded."""
+        if self.rest is not None:
+            return
         self.post((events.SettingsChanged(settings_of(self.content.record), self.facilities.swarm),))
 
     def _change(self, **fields: Any) -> None:
@@ -413,6 +529,7 @@ class Torrent:
 
     def begin_move(self, save_to: str) -> None:
         """Move the content to another directory, behind this call. Raises NotAllowed where it cannot be."""
+        self._wake()
         record = self.content.record
         if self._unopened:
             raise NotAllowed(
@@ -452,20 +569,11 @@ class Torrent:
 
     def handled(self, core: Core) -> None:
         """Publish a note when the state that people see has changed."""
-        if not core.idle:
+        if not core.idle or may_rest(core):
             self.facilities.active.add(self)
         state, failure = core.state_shown()
-        shown = (state, None if failure is None else str(failure))
-        if shown == self._shown:
+        if not self._show(state, failure):
             return
-        before, self._shown = self._shown, shown
-        self.content.failure = failure
-        self.note("state_changed", state=state, before=None if before is None else before[0])
-        if failure is None:
-            self._log.info("state_changed", state=state)
-        else:
-            self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
-            self._put_off_probe()
         if state in {"stopped", "failed"}:
             self.content.release_files()
         record = self.content.record
@@ -476,6 +584,21 @@ class Torrent:
             and not record.stopped
         ):
             self.content.update(stopped=True)  # it stopped by itself, and stays so after a restart
+
+    def _show(self, state: events.State, failure: StorageError | None) -> bool:
+        """Tell people of the state, if it is another than before."""
+        shown = (state, None if failure is None else str(failure))
+        if shown == self._shown:
+            return False
+        before, self._shown = self._shown, shown
+        self.content.failure = failure
+        self.note("state_changed", state=state, before=None if before is None else before[0])
+        if failure is None:
+            self._log.info("state_changed", state=state)
+        else:
+            self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
+            self._put_off_probe()
+        return True
 
     def became_complete(self, facts: dict[str, Any]) -> None:
         """The content is whole: remember when and how, and drop what only a download needs."""

@@ -13,7 +13,6 @@ Rules:
 from __future__ import annotations
 
 import math
-import random
 from typing import TYPE_CHECKING, Literal, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -83,8 +82,7 @@ class WebSeeds:
         self._facilities = facilities
         self._host = host
         self._down = down
-        self._chance = random.Random()
-        self._log = logs.get(room="webseeds", torrent=content.record.name)
+        self._chance = facilities.chance
         self._wanted = False
         self._next_at = -math.inf
         usable = [url for url in content.web_seeds if is_usable(url)]
@@ -138,7 +136,14 @@ class WebSeeds:
         rest_s = max(rest_s, failure.rest_s) * self._chance.uniform(1.0, 1.5)
         seed.rest_until = max(seed.rest_until, now + rest_s)
         self._next_at = min(self._next_at, now + 1.0)
-        self._log.info("web_seed_failed", host=host_of(seed.files.url), reason=reason, rest_s=round(rest_s))
+        log = logs.get(room="webseeds", torrent=self._content.record.name)
+        log.info("web_seed_failed", host=host_of(seed.files.url), reason=reason, rest_s=round(rest_s))
+
+    @staticmethod
+    def at_rest(content: Content) -> list[WebSeedStatus]:
+        """The same as `status`, of a torrent that has no use for any."""
+        usable = [url for url in content.web_seeds if is_usable(url)]
+        return [WebSeedStatus(shown(url), "idle", 0, None, "") for url in usable[:URLS_MAX]]
 
     def ban(self, url: str, reason: str) -> None:
         """It sent bad data: never again."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,6 +31,7 @@ class Place:
         self.crew = crew
         self.facts: list[Fact] = []
         self.facilities = SimpleNamespace(
+            chance=random.Random(1),
             web_connections=0,
             web_connector=WebConnector(Routes()),
             web_memory=WebMemory(),

@@ -78,7 +78,7 @@ class Core:
     `have` becomes the core's own. `has_id_hash`: the metainfo names an `id_hash` that the content was not yet
     confirmed to match. `metadata_bytes`: the size of the info dictionary, 0 where it cannot be given away.
     `peer_id` is ours; without it crossing connections are told apart less well. `ourselves` is shared by all
-    torrents of the daemon.
+    torrents of the daemon. `book`: the addresses that an earlier core of the same torrent knew.
     """
 
     def __init__(
@@ -99,6 +99,7 @@ class Core:
         peer_id: bytes = b"",
         name: str = "",
         ourselves: OwnAddresses | None = None,
+        book: Peerbook | None = None,
     ) -> None:
         self.swarm = swarm = Swarm(geometry, have, settings=settings, choices=torrent, chance=chance)
         self.private = private  # BEP 27: addresses come from trackers only
@@ -107,7 +108,7 @@ class Core:
         ranking = Ranking(ourselves, port)
         self.phase = Phase.STOPPED
         self.failure: StorageError | None = None
-        self.book = Peerbook(chance, ranking)
+        self.book = Peerbook(chance, ranking) if book is None else book
         self.exchange = Exchange(swarm, self.book, private=private)
         self.culprits = Culprits()
         self.shares = Shares()

@@ -84,6 +84,11 @@ class Peerbook:
         """Nobody is being dialed or will be."""
         return not self.dialing and not self._queue and not self._ripe
 
+    @property
+    def blank(self) -> bool:
+        """Nothing is written in it."""
+        return not (self._entries or self._barred)
+
     def state(self, address: Address) -> State | Literal["barred"] | None:
         """What the book says of the address; None: unknown."""
         if address in self._barred:

@@ -19,6 +19,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from sys import intern
 from typing import Any, NamedTuple
 
 from microtorrd.disk import schema
@@ -328,6 +329,7 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
 
 #: Texts are kept as bytes, since paths and names need not be valid Unicode.
 _TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to", "link"})
+_ALIKE = frozenset({"save_to", "label", "boot_id"})
 _FLAGS = frozenset({"stopped", "sequential", "seed_after_download", "seed_only", "confirmed", "dirty"})
 
 
@@ -365,6 +367,11 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogatepass")
 
 
+def _alike(raw: bytes | str) -> str:
+    """The same for what thousands of torrents have in common: kept once."""
+    return intern(raw if isinstance(raw, str) else _text(raw))
+
+
 def _failure(raw: str) -> Failure:
     cause, path, message = json.loads(raw)
     return cause, path, message
@@ -394,7 +401,8 @@ _FROM_COLUMN: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
     (index, convert)
     for index, name in enumerate(_COLUMNS)
     for names, convert in (
-        (_TEXTS, _text),
+        (_TEXTS - _ALIKE, _text),
+        (_ALIKE, _alike),
         (_FLAGS, bool),
         ({"file_stats"}, _unpack_stats),
         ({"failure"}, _failure),

@@ -101,7 +101,7 @@ class Announcer:
         self._swarms = _swarms(info_hash, id_hash, announce_as)
         self._ways = self._new_ways()
         self._running = False
-        self._leaving: set[Farewell] = set()
+        self._leaving: list[Farewell] = []  # a list, for there are thousands, and most are empty
         self._restart = False
         self._silent = False  # somebody else speaks for us now
 
@@ -112,7 +112,7 @@ class Announcer:
         self._running = True
         for farewell in [one for one in self._leaving if not one.is_running]:
             self.scheduler.cancel(farewell)
-            self._leaving.discard(farewell)
+            self._leaving.remove(farewell)
         # A farewell that is under way must not come after our `started`.
         self._restart = bool(self._leaving)
         if not self._restart:
@@ -163,12 +163,13 @@ class Announcer:
             return
         for turn in way.rounds.farewells() if way in self._ways else ():
             farewell = Farewell(way, turn)
-            self._leaving.add(farewell)
+            self._leaving.append(farewell)
             self.scheduler.submit(farewell)
 
     def left(self, farewell: Farewell) -> None:
         """A farewell is over."""
-        self._leaving.discard(farewell)
+        if farewell in self._leaving:
+            self._leaving.remove(farewell)
         if self._restart and not self._leaving:
             self._restart = False
             self._begin()

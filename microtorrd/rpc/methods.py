@@ -173,18 +173,23 @@ def _add_magnet(services: Services, params: p.Add) -> Row:
 
 
 def _list(services: Services, params: p.ListTorrents, caller: Caller) -> dict[str, Any]:
+    if params.since is not None and params.ids is not None:
+        raise InvalidParams("since and ids exclude each other", parameter="since")
     wanted = params.fields
-    if wanted is None:
-        return {"torrents": list(services.session.list(params.ids))}
-    for name in wanted:
+    for name in wanted or ():
         if name not in r.TORRENT_FIELDS:
             near = nearest(name, r.TORRENT_FIELDS)
             hint = f"; did you mean {near!r}?" if near else f"; there are {_listed(r.TORRENT_FIELDS)}"
             raise InvalidParams(
                 f"fields: there is no field {name[:100]!r}{hint}", parameter="fields", nearest=near
             )
-    rows = services.session.list(params.ids)
-    return {"torrents": [{name: row.get(name) for name in wanted} for row in rows]}
+    if params.since is None:
+        answer: dict[str, Any] = {"torrents": services.session.list(params.ids)}
+    else:
+        answer = services.session.list_changes(params.since)
+    if wanted is not None:
+        answer["torrents"] = [{name: row.get(name) for name in wanted} for row in answer["torrents"]]
+    return answer
 
 
 def _show(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:

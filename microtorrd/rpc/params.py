@@ -22,6 +22,7 @@ Id = Annotated[
 ]
 Ids = Annotated[list[Id], Meta(max_length=MAX_IDS)]
 Words = Annotated[list[str], Meta(max_length=100)]
+Token = Annotated[str, Meta(max_length=64)]
 Path = Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=4096)]
 Rate = Annotated[int, Meta(ge=0, le=1 << 50)]
 NewRate = Annotated[
@@ -71,6 +72,15 @@ class ListTorrents(Struct, kw_only=True, forbid_unknown_fields=True):
 
     ids: Annotated[Ids | None, Meta(description="Only these; null: all.")] = None
     fields: Annotated[Words | None, Meta(description="Only these; null: all.")] = None
+    since: Annotated[
+        Token | None,
+        Meta(
+            description=(
+                "Only torrents that have changed since the answer that this `token` is from; an empty or "
+                "outdated one brings all of them. null: all, and no token. Not together with `ids`."
+            )
+        ),
+    ] = None
 
 
 class One(Struct, kw_only=True, forbid_unknown_fields=True):

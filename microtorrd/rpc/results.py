@@ -6,7 +6,7 @@ Sizes are bytes, rates bytes a second, times RFC 3339, ids lower-case hexadecima
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 from msgspec import Meta
 
@@ -106,9 +106,16 @@ class MagnetLink(TypedDict):
 
 
 class SomeTorrents(TypedDict):
-    """Rows of torrents, with the fields that were asked for."""
+    """Rows of torrents, with the fields that were asked for. Those below it come with `since` only."""
 
-    torrents: list[dict[str, Any]]
+    torrents: Annotated[list[dict[str, Any]], Meta(description="with `since`: those that changed")]
+    removed: NotRequired[
+        Annotated[list[str], Meta(description="the `info_hash` of each torrent that is here no more")]
+    ]
+    token: NotRequired[Annotated[str, Meta(description="what to give as `since` the next time")]]
+    full: NotRequired[
+        Annotated[bool, Meta(description="these are all torrents: forget what was listed before")]
+    ]
 
 
 class Peer(TypedDict):

@@ -54,9 +54,16 @@ def torrent_table(rows: list[dict[str, Any]]) -> str:
 @click.command("list", short_help="The torrents, one line each.")
 @id_argument("ids", nargs=-1)
 @click.option("--fields", metavar="NAME,...", help="With --json: only these keys.")
+@click.option(
+    "--since",
+    metavar="TOKEN",
+    help="With --json: only what has changed since the answer that this token is from; '' for all.",
+)
 @json_option
 @socket_option
-def list_torrents(ids: tuple[str, ...], fields: str | None, as_json: bool, socket: str | None) -> None:
+def list_torrents(
+    ids: tuple[str, ...], fields: str | None, since: str | None, as_json: bool, socket: str | None
+) -> None:
     """Show the torrents of the daemon, or those with these IDs.
 
     An ID is a name, four or more hexadecimal digits that an id begins with, or `all`.
@@ -66,6 +73,10 @@ def list_torrents(ids: tuple[str, ...], fields: str | None, as_json: bool, socke
     up_bytes_per_s, peers, seeders, eta_s, save_to, label, error (null, or cause, path and message), added_at,
     uploaded_bytes, downloaded_bytes, ratio, piece_length, piece_count, completed_at, checked.
 
+    With --since it prints one object instead, for programs that look often: torrents (those that changed),
+    removed (a list of info_hash), token (for the next time), and full: true when these are all torrents, and
+    what was listed before is to be forgotten. A token lasts as long as the daemon runs.
+
     \b
     Examples:
       mtorrctl list
@@ -74,10 +85,13 @@ def list_torrents(ids: tuple[str, ...], fields: str | None, as_json: bool, socke
     names = None if fields is None else [name.strip() for name in fields.split(",") if name.strip()]
     if names is not None and not as_json:
         raise WrongUsage("--fields goes with --json")
+    if since is not None and (ids or not as_json):
+        raise WrongUsage("--since goes with --json, and without IDs")
     with open_client(socket) as client:
-        rows = client.call("torrent.list", ids=list(ids) or None, fields=names)["torrents"]
+        answer = client.call("torrent.list", ids=list(ids) or None, fields=names, since=since)
+    rows = answer["torrents"]
     if as_json:
-        tell(render.as_json(rows))
+        tell(render.as_json(rows if since is None else answer))
     elif rows:
         tell(torrent_table(rows))
     elif render.is_terminal(sys.stdout):

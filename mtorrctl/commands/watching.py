@@ -38,9 +38,35 @@ def watch(ids: tuple[str, ...], interval: float, as_json: bool, socket: str | No
             _draw(client, ids, every_s)
 
 
-def _rows(client: Client, ids: tuple[str, ...]) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = client.call("torrent.list", ids=list(ids) or None)["torrents"]
-    return rows
+class _Listing:
+    """The rows of the torrents that are watched. Of all of them only what changed is fetched each time."""
+
+    def __init__(self, client: Client, ids: tuple[str, ...]) -> None:
+        self._client = client
+        self._ids = list(ids)
+        self._token = ""
+        self._rows: dict[str, dict[str, Any]] = {}
+
+    def rows(self) -> list[dict[str, Any]]:
+        """All of them, as they are now."""
+        self.fresh()
+        return list(self._rows.values())
+
+    def fresh(self) -> list[dict[str, Any]]:
+        """Those that may have changed since the last time."""
+        if self._ids:
+            answer = self._client.call("torrent.list", ids=self._ids)
+            self._rows.clear()
+        else:
+            answer = self._client.call("torrent.list", since=self._token)
+            self._token = answer["token"]
+            if answer["full"]:
+                self._rows.clear()
+            for info_hash in answer["removed"]:
+                self._rows.pop(info_hash, None)
+        rows: list[dict[str, Any]] = answer["torrents"]
+        self._rows.update((row["info_hash"], row) for row in rows)
+        return rows
 
 
 def _draw(client: Client, ids: tuple[str, ...], every_s: float) -> None:
@@ -49,9 +75,10 @@ def _draw(client: Client, ids: tuple[str, ...], every_s: float) -> None:
     from rich.text import Text
 
     console = Console(highlight=False)
+    listing = _Listing(client, ids)
 
     def picture() -> Text:
-        rows = _rows(client, ids)
+        rows = listing.rows()
         down = sum(row["down_bytes_per_s"] for row in rows)
         up = sum(row["up_bytes_per_s"] for row in rows)
         foot = f"{len(rows)} torrents, down {render.rate(down)}, up {render.rate(up)}; Ctrl-C ends this"
@@ -68,8 +95,9 @@ def _print_changes(
     client: Client, ids: tuple[str, ...], every_s: float, line_of: Callable[[dict[str, Any]], str]
 ) -> None:
     shown: dict[str, tuple[Any, ...]] = {}
+    listing = _Listing(client, ids)
     while True:
-        for row in _rows(client, ids):
+        for row in listing.fresh():
             now = tuple(row.get(name) for name in _SHOWN)
             if shown.get(row["info_hash"]) != now:
                 shown[row["info_hash"]] = now

@@ -114,6 +114,12 @@ class FakeSession:
         chosen = self.rows.values() if ids is None else [row for id in ids for row in self.find(id)]
         return [dict(row) for row in chosen]
 
+    def list_changes(self, since: str) -> dict[str, Any]:
+        listed = self.list()
+        token = f"fake-{hash(str(listed))}"
+        unchanged = since == token
+        return {"torrents": [] if unchanged else listed, "removed": [], "token": token, "full": not unchanged}
+
     def show(self, id: str) -> dict[str, Any]:
         row = self._one(id)
         what = self.parsed[row["info_hash"]]

@@ -1,0 +1,92 @@
+"""What is left of the core of a torrent that has everything and talks to nobody.
+
+Thousands of torrents seed to nobody most of the time. Such a torrent needs no core with its rooms, no crew,
+no files and no bitfield: when somebody comes they are made again from the record, in a fraction of a
+millisecond. This is what cannot be: the totals of this run of the daemon, and the addresses that are known to
+be no use.
+"""
+
+from __future__ import annotations
+
+from microtorrd.core.core import Core, Phase
+from microtorrd.core.events import Snapshot
+from microtorrd.core.peerbook import Peerbook
+from microtorrd.proto.geometry import Geometry
+
+
+class Rest:
+    """Of one torrent; those that had nobody to talk to yet share `UNTOUCHED`."""
+
+    __slots__ = ("book", "corrupt_pieces", "down_bytes", "up_bytes", "wasted_bytes")
+
+    def __init__(
+        self,
+        *,
+        book: Peerbook | None = None,
+        down_bytes: int = 0,
+        up_bytes: int = 0,
+        wasted_bytes: int = 0,
+        corrupt_pieces: int = 0,
+    ) -> None:
+        self.book = book  # None: nothing is in it
+        self.down_bytes = down_bytes
+        self.up_bytes = up_bytes
+        self.wasted_bytes = wasted_bytes
+        self.corrupt_pieces = corrupt_pieces
+
+    @classmethod
+    def of(cls, core: Core) -> Rest:
+        """What is to be kept of this core."""
+        swarm = core.swarm
+        figures = {
+            "down_bytes": swarm.down.total,
+            "up_bytes": swarm.up.total,
+            "wasted_bytes": swarm.wasted_bytes,
+            "corrupt_pieces": swarm.corrupt_pieces,
+        }
+        if core.book.blank and not any(figures.values()):
+            return UNTOUCHED
+        return cls(book=None if core.book.blank else core.book, **figures)
+
+    def give_to(self, core: Core) -> None:
+        """Let a new core go on counting where the old one ended."""
+        swarm = core.swarm
+        swarm.down.total, swarm.up.total = self.down_bytes, self.up_bytes
+        swarm.wasted_bytes, swarm.corrupt_pieces = self.wasted_bytes, self.corrupt_pieces
+
+    def snapshot(self, geometry: Geometry) -> Snapshot:
+        """What the core would say if it were there."""
+        return Snapshot(
+            state="seeding",
+            failure=None,
+            have_count=geometry.piece_count,
+            done_bytes=geometry.length,
+            down_bytes=self.down_bytes,
+            up_bytes=self.up_bytes,
+            wasted_bytes=self.wasted_bytes,
+            corrupt_pieces=self.corrupt_pieces,
+            down_bytes_per_s=0.0,
+            up_bytes_per_s=0.0,
+            seeders=0,
+            leechers=0,
+            checked_pieces=0,
+            to_check=0,
+            peers=(),
+        )
+
+
+UNTOUCHED = Rest()
+
+
+def may_rest(core: Core) -> bool:
+    """Whether nothing is lost when this core goes."""
+    ending = core.ending
+    return (
+        core.phase is Phase.RUNNING
+        and core.idle
+        and core.have.complete
+        and core.have.count > 0
+        and not ending.confirming
+        and not core.checking.wanted
+        and not core.workshop.storing
+    )
