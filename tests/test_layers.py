@@ -107,6 +107,7 @@ MAP: dict[str, set[str]] = {
 #: Rooms of several modules that have no package of their own.
 TOGETHER = {
     "session": (
+        "changes",
         "content",
         "facilities",
         "giving",
@@ -115,6 +116,7 @@ TOGETHER = {
         "ledger",
         "resolver",
         "roster",
+        "rest",
         "rows",
         "session",
         "torrent",
