@@ -1,94 +1,286 @@
-"""Thousands of torrents in one daemon: memory and CPU while idle, list, start, stop with a dead tracker.
+"""Thousands of torrents in one daemon, beside libtorrent and Transmission with the same ones.
+
+Memory, CPU while nothing happens, start, list, and the stop when the tracker of all of them has just died.
 
 python -m bench.idle [TORRENTS]
 """
 
 from __future__ import annotations
 
-import json
 import os
+import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
+from bench import probed
 from bench.daemons import Daemon
-from bench.measure import Row, cpu_s, for_rpc, make_torrent, resident_mib, workplace
+from bench.foreign.many import ALL, Many, Torrent
+from bench.measure import Row, cpu_s, for_rpc, make_torrent, resident_mib, stall_row, workplace
+from microtorrd.proto import metainfo
 
-IDLE_S = 30.0
+IDLE_S = 60.0
 CONTENT_BYTES = 64 << 10
+
+#: How long all may take to announce themselves, 50 a second to one host: then they are idle.
+ANNOUNCE_S = 150.0
+
+#: What others do in the first seconds with so many torrents is no rest.
+SETTLE_S = 15.0
+
+#: The middle of this many lists.
+LISTS = 10
+
+
+class Tracker:
+    """Knows nobody, and tells everybody to come again in half an hour; until it falls silent."""
+
+    REPLY = b"d8:intervali1800e12:min intervali1800e5:peers0:e"
+
+    def __init__(self) -> None:
+        self._sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}/announce"
+        self.silent = False
+        self.started: set[bytes] = set()  # the swarms that were announced by whom we listen to now
+        self._ended = False
+        self._thread = Thread(target=self._serve, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more connections, and end those there are."""
+        self._ended = True
+        with suppress(OSError), socket.create_connection(self._sock.getsockname()):
+            self._thread.join()
+
+    def _serve(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._sock, selectors.EVENT_READ)
+            while not self._ended:
+                for key, _ in selector.select():
+                    if key.fileobj is self._sock:
+                        selector.register(self._sock.accept()[0], selectors.EVENT_READ)
+                    elif isinstance(key.fileobj, socket.socket) and not self._answer(key.fileobj):
+                        selector.unregister(key.fileobj)
+                        key.fileobj.close()
+            for key in list(selector.get_map().values()):
+                if isinstance(key.fileobj, socket.socket):
+                    key.fileobj.close()
+
+    def _answer(self, sock: socket.socket) -> bool:
+        """One announce in one read. False where the client has gone."""
+        try:
+            request = sock.recv(1 << 16)
+            if request and not self.silent:
+                _, _, query = request.partition(b"info_hash=")
+                self.started.add(query.partition(b"&")[0])
+                head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self.REPLY)
+                sock.sendall(head + self.REPLY)
+        except OSError:
+            return False
+        return bool(request)
 
 
 def rows(count: int) -> list[Row]:
     """Everything, over `count` small torrents that seed."""
-    with workplace() as home, dead_tracker() as port:
-        return measure(home, count, f"http://127.0.0.1:{port}/announce")
+    with workplace() as home, ExitStack() as stack:
+        tracker = Tracker()
+        stack.callback(tracker.close)
+        torrents = make_many(home / "content", count, tracker.url)
+        daemon = Daemon(home / "daemon", probed=True, daemon__log_level="warning").start()
+        stack.callback(daemon.kill)
+        empty_mib = fill(daemon, torrents, home / "content")
+        tracker.silent = True
+        watched = with_a_watch(daemon, count)
+        tracker.silent = False
+        daemon = Daemon(home / "daemon", daemon__log_level="warning")
+        stack.callback(daemon.kill)
+        start = start_ours(daemon, count)
+        announced = wait_for_announces(daemon, tracker, count)
+        others = [Beside.start(kind, home, torrents, stack) for kind in ALL if kind.is_here()]
+        beside = beside_others(daemon, start[-1], empty_mib, others, count)
+        listing = lists(daemon, count)
+        tracker.silent = True
+        stop = Row(f"stop with a tracker that died, {announced:,} farewells due", "s", "10 s")
+        stop.add(stop_s(daemon))
+        return [start[0], *beside, *listing, stop, *watched]
 
 
-@contextmanager
-def dead_tracker() -> Iterator[int]:
-    """A port that takes connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
-        yield int(silent.getsockname()[1])
-
-
-def measure(home: Path, count: int, tracker: str) -> list[Row]:
-    """One life of a daemon with many torrents, and a second start."""
-    memory = Row(f"memory a torrent, {count:,} seeding", "KiB", "20 KiB")
-    idle = Row("CPU while they are idle", "% of a core", "< 1 %")
-    start = Row("the socket answers after a start", "s", "< 1 s")
-    loaded = Row("all seed after a start", "s", "< 20 s")
-    listing = Row("list of all", "ms", "50 ms in the daemon")
-    size = Row("… bytes a torrent", "bytes", "≤ 1024")
-    stop = Row("stop with a dead tracker", "s", "10 s")
-    content = home / "content"
+def make_many(content: Path, count: int, tracker: str) -> list[Torrent]:
+    """The files, and a torrent of each."""
     content.mkdir()
-    daemon = Daemon(home / "daemon", daemon__log_level="warning").start()
+    torrents = []
+    for number in range(count):
+        path = content / f"file-{number:05}"
+        path.write_bytes(os.urandom(16) * (CONTENT_BYTES // 16))
+        raw = make_torrent(path, 16 << 10, [tracker])
+        torrents.append(Torrent(path.name, metainfo.parse(raw).info_hash.hex(), raw))
+    return torrents
+
+
+def fill(daemon: Daemon, torrents: Sequence[Torrent], content: Path) -> float:
+    """Add all of them and stop when they seed. The memory of the daemon before, in MiB."""
     assert daemon.process is not None
-    empty = resident_mib(daemon.process.pid)
+    empty_mib = resident_mib(daemon.process.pid)
     with daemon.client() as client:
-        for number in range(count):
-            path = content / f"file-{number:05}"
-            path.write_bytes(os.urandom(16) * (CONTENT_BYTES // 16))
-            metainfo = make_torrent(path, 16 << 10, [tracker])
-            client.call("torrent.add", metainfo=for_rpc(metainfo), seed_path=str(path))
-        wait_for_all(daemon, count)
+        for torrent in torrents:
+            path = str(content / torrent.name)
+            client.call("torrent.add", metainfo=for_rpc(torrent.metainfo), seed_path=path)
+    wait_for_all(daemon, len(torrents))
     daemon.stop()
+    return empty_mib
+
+
+def with_a_watch(daemon: Daemon, count: int) -> list[Row]:
+    """A life in which the hub is watched: a start, lists, and a stop with a tracker that never answered."""
+    since_s = time.monotonic()
+    daemon.start()
+    wait_for_all(daemon, count)
+    with daemon.client() as client:
+        for _ in range(LISTS):
+            client.call("torrent.list")
+            client.call("torrent.list", since="")
+        client.next_note(10.0)  # of announces to a host that does not answer
+    stop = Row("stop with a tracker that never answered", "s", "10 s")
+    stop.add(stop_s(daemon))
+    stalls = probed.read(daemon.probe_path, since_s=since_s)
+    name = "longest stall of its hub: start, lists, announces, stop"
+    return [stop, stall_row(name, [stall.stood_s for stall in stalls])]
+
+
+def stop_s(daemon: Daemon) -> float:
+    """How long it takes to stop, well."""
+    began = time.perf_counter()
+    code = daemon.stop()
+    if code != 0:
+        raise RuntimeError(f"it stopped with exit code {code}:\n{daemon.log()[-2000:]}")
+    return time.perf_counter() - began
+
+
+def start_ours(daemon: Daemon, count: int) -> tuple[Row, float]:
+    """Start it with all torrents on record: how soon the socket answers, and in how many s all seed."""
+    answers = Row("the socket answers after a start", "s", "< 1 s")
     began = time.perf_counter()
     daemon.start()
-    start.add(time.perf_counter() - began)
+    answers.add(time.perf_counter() - began)
     wait_for_all(daemon, count)
-    loaded.add(time.perf_counter() - began)
+    return answers, time.perf_counter() - began
+
+
+def wait_for_announces(daemon: Daemon, tracker: Tracker, count: int) -> int:
+    """Until all have announced themselves, or their time is over. How many did."""
+    end = time.monotonic() + ANNOUNCE_S
+    with daemon.client() as client:
+        while len(tracker.started) < count and time.monotonic() < end:
+            client.next_note(0.5)  # nothing comes: it is a pause
+    return len(tracker.started)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Another client with the same torrents, how long it took until all seeded, its memory without any."""
+
+    client: Many
+    start_s: float
+    empty_mib: float
+
+    @classmethod
+    def start(cls, kind: type[Many], home: Path, torrents: Sequence[Torrent], stack: ExitStack) -> Beside:
+        """Start it, twice: without torrents, and with."""
+        empty = kind(home / f"{kind.name} without torrents", (), home / "content")
+        stack.callback(empty.stop)
+        empty.start()
+        time.sleep(1.0)  # what it does at first
+        empty_mib = resident_mib(empty.pid)
+        empty.stop()
+        client = kind(home / kind.name, torrents, home / "content")
+        stack.callback(client.stop)
+        began = time.perf_counter()
+        client.start()
+        return cls(client, time.perf_counter() - began, empty_mib)
+
+
+def beside_others(
+    daemon: Daemon, start_s: float, empty_mib: float, others: Sequence[Beside], count: int
+) -> list[Row]:
+    """The same minute for all, in which nothing happens."""
+    assert daemon.process is not None
     pid = daemon.process.pid
-    memory.add((resident_mib(pid) - empty) * 1024 / count)
-    before = cpu_s(pid)
+    time.sleep(SETTLE_S)
+    pids = [pid, *(other.client.pid for other in others)]
+    before = [cpu_s(one) for one in pids]
+    time.sleep(IDLE_S)
+    percent = [(cpu_s(one) - used) / IDLE_S * 100 for one, used in zip(pids, before, strict=True)]
+    our_kib = (resident_mib(pid) - empty_mib) * 1024 / count
+    rows = []
+    for number, other in enumerate(others, 1):
+        its_kib = (resident_mib(other.client.pid) - other.empty_mib) * 1024 / count
+        name = other.client.name
+        memory = Row(f"memory a torrent, {count:,} seeding", "KiB", "≤ theirs, ≤ 20 KiB", other=name)
+        memory.add(our_kib, its_kib)
+        idle = Row("… CPU in a minute in which nothing happens", "% of a core", "< 1 %", other=name)
+        idle.add(percent[0])
+        idle.note = f"{name}: {percent[number]:.2f} %"
+        start = Row("… until all seed after a start", "s", "< 20 s", other=name)
+        start.add(start_s, other.start_s)
+        rows += [memory, idle, start]
+        other.client.stop()
+    for kind in ALL:
+        if not kind.is_here():
+            rows.append(Row(f"the same beside {kind.name}", "KiB", "", other="it is not installed"))
+    return rows
+
+
+def lists(daemon: Daemon, count: int) -> list[Row]:
+    """How long lists take, and how long they are."""
+    assert daemon.process is not None
+    pid = daemon.process.pid
+    listing = Row("list of all, CPU in the daemon", "ms", "50 ms")
+    waiting = Row("… until it is read", "ms", "")
+    size = Row("… bytes a torrent", "bytes", "≤ 1024")
+    changes = Row("… with `since`, when nothing has changed", "ms", "")
     with daemon.client() as client:
-        client.next_note(IDLE_S)
-    idle.add((cpu_s(pid) - before) / IDLE_S * 100)
-    with daemon.client() as client:
-        for _ in range(5):
-            used, began = cpu_s(pid), time.perf_counter()
-            reply = client.call("torrent.list")
-            listing.add((time.perf_counter() - began) * 1000)
-            listing.note = f"{(cpu_s(pid) - used) * 1000:.0f} ms of CPU in the daemon"
-        size.add(len(json.dumps(reply)) / count)
-    began = time.perf_counter()
-    daemon.stop()
-    stop.add(time.perf_counter() - began)
-    return [memory, idle, start, loaded, listing, size, stop]
+        token = client.call("torrent.list", since="")["token"]
+        used = cpu_s(pid)
+        for _ in range(LISTS):
+            began = time.perf_counter()
+            client.call("torrent.list")
+            waiting.add((time.perf_counter() - began) * 1000)
+        listing.add((cpu_s(pid) - used) / LISTS * 1000)
+        for _ in range(LISTS):
+            began = time.perf_counter()
+            client.call("torrent.list", since=token)
+            changes.add((time.perf_counter() - began) * 1000)
+    size.add(answer_bytes(daemon) / count)
+    return [listing, waiting, size, changes]
+
+
+def answer_bytes(daemon: Daemon) -> int:
+    """The length of the answer on the wire."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.connect(str(daemon.socket))
+        sock.sendall(b'{"jsonrpc":"2.0","id":1,"method":"torrent.list"}\n')
+        size = 0
+        while chunk := sock.recv(1 << 20):
+            size += len(chunk)
+            if chunk.endswith(b"\n"):
+                break
+        return size
 
 
 def wait_for_all(daemon: Daemon, count: int) -> None:
     """Until every torrent seeds."""
     with daemon.client() as client:
         client.subscribe(kinds=["moved"])
-        for _ in range(1000):
+        for _ in range(2000):
             states = client.call("session.stats")["states"]
             if states.get("seeding") == count:
                 return
-            client.next_note(0.25)  # nothing comes: asking itself costs the daemon time
+            client.next_note(0.1)  # nothing comes: asking itself costs the daemon time
     raise RuntimeError(f"not all seed: {states}\n{daemon.log()[-2000:]}")
 
 
