@@ -216,7 +216,7 @@ class Content:
             return Trusted(Bitfield(count))  # a new torrent in a directory that is yet to be made
         stats = files.stat()
         if is_new:
-            found = any(stat is not None and stat[0] for stat in stats)
+            found = any(stat and stat[0] for number, stat in enumerate(stats) if number not in files.virtual)
             return Trusted(Bitfield(count), recheck_all=found or record.seed_only)
         decision = trust.decide(
             record,
@@ -256,6 +256,9 @@ class Content:
             rename_first=record.disk_name,
             root_device=record.root_device,
             floor=self._facilities.floor,
+            virtual={number for number, entry in enumerate(metainfo.files) if not entry.is_on_disk},
+            executable={number for number, entry in enumerate(metainfo.files) if "x" in entry.attributes},
+            tag=record.info_hash.hex(),
         )
 
     def _require_kind(self, is_single_file: bool) -> None:

@@ -5,29 +5,35 @@ Rules
 - Only `create` makes anything. A root that was there once and is gone, or shows another filesystem without
   our files, is a missing mount: cause `missing_root`, and nothing is written.
 - Nothing is ever truncated. A file longer than the torrent says is somebody's, and is refused.
+- Padding is no file: it reads as zeros, and what is written to it goes nowhere (BEP 47).
+- A file that is aside lies in a hidden directory, and is made when something is written to it (`aside.py`).
 - Files are opened for reading until the first write, so read-only media can be seeded.
 - Everything raises StorageError with the file's path, and nothing else.
 
 Methods wait for the disk and belong into a disk thread, except `read_nowait` and the pure ones. Any number
-of threads may read and write at once; the lists of what to sync rely on single set operations being atomic.
+of threads may read and write at once; the lists of what to sync rely on single set operations being atomic,
+and a file changes its place while none is opened.
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from _thread import RLock
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from stat import S_ISREG
 from typing import Literal, NamedTuple
 
 from microtorrd.disk import layout
+from microtorrd.disk.aside import Arranged, arrange
 from microtorrd.disk.descriptors import Descriptor, DescriptorCache
 from microtorrd.disk.space import FreeSpaceFloor, require_space
 from microtorrd.disk.tree import Parts, Walker, make_root, open_file, open_root
 from microtorrd.errors import StorageError
+from microtorrd.proto.selection import KEPT, OFF
 
 __all__ = ["DescriptorCache", "FileSet", "FileStat", "FreeSpaceFloor", "Preallocate", "Span"]
 
@@ -38,6 +44,9 @@ FileStat = tuple[int, int]  # size in bytes, mtime in ns
 
 #: What opening says where the name belongs to a link, a directory, a socket.
 _SOMETHING_ELSE = (errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENXIO)
+
+
+_ZEROS = bytes(1 << 16)
 
 
 class Span(NamedTuple):
@@ -53,6 +62,8 @@ class FileSet:
 
     `rename_first` takes the place of the first part of every path. `root_device` is the device number of
     the root when the torrent was added, None before `create` made it; read it after `create` and keep it.
+    `virtual` are the numbers of those that are no files on disk, `executable` of those made so, `aside` of
+    those that lie aside at first, in a directory that has its name by `tag`.
     """
 
     def __init__(
@@ -64,13 +75,28 @@ class FileSet:
         rename_first: str | None = None,
         root_device: int | None = None,
         floor: FreeSpaceFloor | None = None,
+        virtual: Collection[int] = (),
+        executable: Collection[int] = (),
+        aside: Collection[int] = (),
+        tag: str = "",
     ) -> None:
         self.root = root
         self.root_device = root_device
         self.remounted = False  # the root came back under another device number
-        self.paths: tuple[Parts, ...] = tuple(_renamed(tuple(path), rename_first) for path, _ in files)
+        #: Where each file lies when it is not aside.
+        self.in_tree: tuple[Parts, ...] = tuple(_renamed(tuple(path), rename_first) for path, _ in files)
         self.lengths: tuple[int, ...] = tuple(length for _, length in files)
         self.length = sum(self.lengths)
+        self.virtual = frozenset(virtual)
+        self.executable = frozenset(executable)
+        self.tag = tag
+        #: The directory of those that are aside.
+        self.hidden = f".{tag}.parts"
+        self.placing = RLock()  # a real one, as in `descriptors.py`; for disk threads only
+        self._aside: frozenset[int] = frozenset()
+        #: Where each file lies now.
+        self.paths: tuple[Parts, ...] = self.in_tree
+        self.put_aside(aside)
         self._descriptors = descriptors
         self._owner = descriptors.owner()
         self.floor = floor
@@ -97,6 +123,30 @@ class FileSet:
             yield Span(number, begin, part)
             offset, length, at = offset + part, length - part, at + 1
 
+    @property
+    def aside(self) -> frozenset[int]:
+        """The numbers of the files that are aside."""
+        return self._aside
+
+    @property
+    def top(self) -> str:
+        """The name of the content: the single file, or the directory of several."""
+        return self.in_tree[0][0]
+
+    def put_aside(self, numbers: Collection[int]) -> None:
+        """From now on these files are aside and no others; whoever calls has seen to what is on disk."""
+        if self._aside == numbers:
+            return
+        self._aside = frozenset(numbers)
+        paths = list(self.in_tree)
+        for number in self._aside:
+            paths[number] = self.path_aside(number)
+        self.paths = tuple(paths)
+
+    def path_aside(self, number: int) -> Parts:
+        """Where the file lies while it is aside."""
+        return (self.hidden, str(number))
+
     def path_of(self, number: int) -> str:
         """The file's path, for people."""
         return os.path.join(self.root, *self.paths[number])
@@ -105,10 +155,14 @@ class FileSet:
         """The same files below another root."""
         return FileSet(
             root,
-            list(zip(self.paths, self.lengths, strict=True)),
+            list(zip(self.in_tree, self.lengths, strict=True)),
             descriptors=self._descriptors,
             root_device=root_device,
             floor=self.floor,
+            virtual=self.virtual,
+            executable=self.executable,
+            aside=self._aside,
+            tag=self.tag,
         )
 
     # -------------------------------------------------------------------------------------- reading, writing
@@ -117,6 +171,10 @@ class FileSet:
         """Fill `view`. A file that ends too early has cause `changed`."""
         done = 0
         for number, begin, length in self._spans(offset, len(view)):
+            if number in self.virtual:
+                _fill_with_zeros(view[done : done + length])
+                done += length
+                continue
             with self._leased(number, writable=False) as descriptor:
                 part = view[done : done + length]
                 got = 0
@@ -132,6 +190,10 @@ class FileSet:
         which then raises what there is to raise."""
         done = 0
         for number, begin, length in self._spans(offset, len(view)):
+            if number in self.virtual:
+                _fill_with_zeros(view[done : done + length])
+                done += length
+                continue
             # Not open means a disk may be needed to find it.
             descriptor = self._descriptors.lease((self._owner, number), writable=False)
             if descriptor is None:
@@ -148,6 +210,9 @@ class FileSet:
         """Write all of it, one call for each file concerned. The bytes are in the page cache after it."""
         done = 0
         for number, begin, length in self._spans(offset, len(view)):
+            if number in self.virtual:
+                done += length
+                continue
             with self._leased(number, writable=True) as descriptor:
                 self._admit(number, descriptor, length)
                 part = view[done : done + length]
@@ -161,6 +226,9 @@ class FileSet:
     def next_data(self, offset: int, end: int) -> int:
         """The first offset from `offset` on where data may lie, at most `end`: before it are only holes."""
         for number, begin, length in self._spans(offset, end - offset):
+            if number in self.virtual:
+                offset += length
+                continue
             with self._leased(number, writable=False) as descriptor:
                 try:
                     found = os.lseek(descriptor.fd, begin, os.SEEK_DATA) - begin
@@ -178,6 +246,8 @@ class FileSet:
     def read_ahead(self, offset: int, length: int) -> None:
         """These bytes are wanted soon: let the kernel fetch them."""
         for number, begin, part in self._spans(offset, length):
+            if number in self.virtual:
+                continue
             with self._leased(number, writable=False) as descriptor:
                 os.posix_fadvise(descriptor.fd, begin, part, os.POSIX_FADV_WILLNEED)
 
@@ -199,6 +269,18 @@ class FileSet:
         with self._at_root(make=True) as root:
             layout.create(self, root, preallocate, made=self._made)
 
+    def arrange(self, marks: bytes) -> Arranged:
+        """Bring files into the tree, or put them aside, as their marks say (`aside.py`). Makes the root."""
+        with self._at_root(make=True) as root, self.placing:
+            arranged = arrange(self, root, marks)
+            self.put_aside(
+                {number for number, mark in enumerate(arranged.marks) if mark == OFF} - self.virtual
+            )
+        gone = (number for number, mark in enumerate(marks) if mark == KEPT and number in self._aside)
+        for number in (*arranged.replaced, *gone):
+            self._descriptors.forget(self._owner, number)
+        return arranged
+
     def sync(self, everything: bool = False) -> list[FileStat | None]:
         """Make durable what was written and created since the last sync; or `everything` there is, for files
         that an earlier process wrote to.
@@ -209,8 +291,11 @@ class FileSet:
         """
         stats = self.stat()
         if everything:
-            self._unsynced.update(number for number, found in enumerate(stats) if found)
-            self._made.update(path[:depth] for path in self.paths for depth in range(len(path)))
+            there = [number for number, found in enumerate(stats) if found and number not in self.virtual]
+            self._unsynced.update(there)
+            self._made.update(
+                self.paths[number][:depth] for number in there for depth in range(len(self.paths[number]))
+            )
         taken: list[int] = []
         try:
             for number in _take(self._unsynced):
@@ -228,10 +313,13 @@ class FileSet:
 
     def stat(self, first: int = 0, end: int | None = None) -> list[FileStat | None]:
         """Size and mtime of each file, or of those numbered `first` to before `end`; None where there is no
-        regular file. Raises `missing_root`."""
+        regular file. Padding has its length, always. Raises `missing_root`."""
         stats: list[FileStat | None] = []
-        with self._at_root() as root, Walker(root) as walker:
+        with self._at_root() as root, self.placing, Walker(root) as walker:
             for number, path in enumerate(self.paths[first:end], start=first):
+                if number in self.virtual:
+                    stats.append((self.lengths[number], 0))
+                    continue
                 try:
                     found = os.stat(path[-1], dir_fd=walker.enter(path[:-1]), follow_symlinks=False)
                 except OSError as error:
@@ -251,6 +339,11 @@ class FileSet:
             return  # nothing was ever made
         with self._at_root() as root:
             layout.delete(self, root)
+
+    def delete_aside(self) -> None:
+        """Remove what is aside, and its directory; nothing else."""
+        with self._at_root() as root:
+            layout.delete(self, root, self._aside)
 
     def require_room(self, size: int) -> None:
         """StorageError `no_space` where so many bytes more would not fit."""
@@ -290,13 +383,19 @@ class FileSet:
             raise self.failed(error, number) from None
 
     def _open(self, number: int, *, writable: bool) -> Descriptor:
-        path = self.paths[number]
-        with self._at_root() as root, Walker(root) as walker:
-            flags = os.O_RDWR if writable else os.O_RDONLY
-            try:
-                fd = open_file(path[-1], flags, within=walker.enter(path[:-1]))
-            except OSError as error:
-                raise self.failed(error, number) from None
+        with self._at_root() as root, self.placing:
+            makes = writable and number in self._aside
+            flags = os.O_CREAT if makes else 0
+            path = self.paths[number]
+            with Walker(root, on_made=(lambda made: self._made.add(made[:-1])) if makes else None) as walker:
+                try:
+                    flags |= os.O_RDWR if writable else os.O_RDONLY
+                    mode = 0o777 if number in self.executable else 0o666
+                    fd = open_file(path[-1], flags, within=walker.enter(path[:-1]), mode=mode)
+                except OSError as error:
+                    raise self.failed(error, number) from None
+            if makes:
+                self._made.add(path[:-1])
         descriptor = Descriptor(fd, writable=writable)
         if not descriptor.is_regular():
             os.close(fd)
@@ -332,10 +431,8 @@ class FileSet:
         elif device != self.root_device:
             # Some filesystems have a new number after each mount. What tells a missing mount from one that
             # came back is whether our files are there.
-            try:
-                os.stat(self.paths[0][0], dir_fd=root, follow_symlinks=False)
-            except FileNotFoundError:
-                raise self._missing_root("is on another filesystem, and without our files") from None
+            if not any(_exists(name, root) for name in (self.top, self.hidden)):
+                raise self._missing_root("is on another filesystem, and without our files")
             self.root_device, self.remounted = device, True
 
     def _admit(self, number: int, descriptor: Descriptor, length: int) -> None:
@@ -359,6 +456,20 @@ class FileSet:
 
 def _renamed(path: Parts, first: str | None) -> Parts:
     return path if first is None else (first, *path[1:])
+
+
+def _exists(name: str, within: int) -> bool:
+    try:
+        os.stat(name, dir_fd=within, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def _fill_with_zeros(view: memoryview) -> None:
+    for at in range(0, len(view), len(_ZEROS)):
+        part = view[at : at + len(_ZEROS)]
+        part[:] = _ZEROS[: len(part)]
 
 
 def _take(numbers: set[int]) -> Iterator[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from stat import S_ISREG
 from typing import Protocol
 
@@ -25,6 +25,11 @@ class Files(Protocol):
     paths: tuple[Parts, ...]
     lengths: tuple[int, ...]
     floor: FreeSpaceFloor | None
+    virtual: frozenset[int]
+    executable: frozenset[int]
+
+    @property
+    def aside(self) -> frozenset[int]: ...
 
     def path_of(self, number: int) -> str: ...
     def failed(self, error: OSError, number: int | None = None) -> StorageError: ...
@@ -37,14 +42,17 @@ def create(
     *,
     made: set[Parts],
 ) -> None:
-    """Make and size what is missing. A size that a crash takes back is no loss: this is called again."""
+    """Make and size what is missing, but of what is aside nothing. A size that a crash takes back is no loss:
+    this is called again."""
+    absent = files.virtual | files.aside
+    numbers = [number for number in range(len(files.paths)) if number not in absent]
     with Walker(root) as walker:
-        present = [_examine(files, walker, number) for number in range(len(files.paths))]
+        present = {number: _examine(files, walker, number) for number in numbers}
     if preallocate == "full":
         needed = sum(
-            max(0, length - (found.st_blocks * 512 if found else 0))
-            for length, found in zip(files.lengths, present, strict=True)
-            if found is None or found.st_size < length
+            max(0, files.lengths[number] - (found.st_blocks * 512 if found else 0))
+            for number, found in present.items()
+            if found is None or found.st_size < files.lengths[number]
         )
         require_space(root, needed, files.root, files.floor)
 
@@ -52,12 +60,15 @@ def create(
         made.add(parts[:-1])
 
     with Walker(root, on_made=note) as walker:
-        for number, (path, length, found) in enumerate(zip(files.paths, files.lengths, present, strict=True)):
+        for number, found in present.items():
+            path, length = files.paths[number], files.lengths[number]
             if found and (preallocate == "none" or found.st_size == length):
                 continue
             try:
                 within = walker.enter(path[:-1])
-                fd = open_file(path[-1], os.O_RDWR | (0 if found else os.O_CREAT | os.O_EXCL), within=within)
+                flags = os.O_RDWR | (0 if found else os.O_CREAT | os.O_EXCL)
+                mode = 0o777 if number in files.executable else 0o666
+                fd = open_file(path[-1], flags, within=within, mode=mode)
                 if not found:
                     made.add(path[:-1])
                 try:
@@ -80,13 +91,15 @@ def sync_directories(files: Files, root: int, made: set[Parts]) -> None:
                 raise StorageError.from_os(error, os.path.join(files.root, *parts)) from None
 
 
-def delete(files: Files, root: int) -> None:
-    """Remove the files, then the directories that are empty, the deepest first.
+def delete(files: Files, root: int, numbers: Iterable[int] | None = None) -> None:
+    """Remove the files (None: all), then their directories that are empty, the deepest first.
 
     What is no regular file, or is longer than the torrent's, was never ours: it was refused, and stays.
     """
     with Walker(root) as walker:
-        for number, path in enumerate(files.paths):
+        chosen = range(len(files.paths)) if numbers is None else sorted(numbers)
+        ours = {number: files.paths[number] for number in chosen if number not in files.virtual}
+        for number, path in ours.items():
             try:
                 within = walker.enter(path[:-1])
                 found = os.stat(path[-1], dir_fd=within, follow_symlinks=False)
@@ -95,7 +108,7 @@ def delete(files: Files, root: int) -> None:
             except OSError as error:
                 if not _nothing_of_ours(error):
                     raise files.failed(error, number) from None
-        for parts in _directories(files.paths):
+        for parts in _directories(ours.values()):
             try:
                 os.rmdir(parts[-1], dir_fd=walker.enter(parts[:-1]))
             except OSError as error:
@@ -139,7 +152,7 @@ def _size(fd: int, length: int, preallocate: str) -> None:
     os.ftruncate(fd, length)
 
 
-def _directories(paths: Sequence[Parts]) -> list[Parts]:
+def _directories(paths: Iterable[Parts]) -> list[Parts]:
     found = {path[:depth] for path in paths for depth in range(1, len(path))}
     return sorted(found, key=len, reverse=True)
 

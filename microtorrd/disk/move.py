@@ -11,6 +11,9 @@ then gets its name with one rename that never replaces anything. Whoever calls d
 A crash before 3 leaves the source whole, and `recover` says at the next start where to go on; one after it
 leaves the target whole, and perhaps files at the old place, which are nobody's loss.
 
+What is aside (`aside.py`) comes along, ahead of the content: a crash between the two leaves at the target
+what is nobody's, and is cleared away.
+
 Three ways, the first that works: hard links (within a filesystem; the source stays whole and nothing is
 copied), a rename of all at once (where links are not possible and nothing foreign lies among the files), a
 copy.
@@ -122,12 +125,14 @@ def recover(files: FileSet, target_root: str, *, tag: str) -> FileSet | None:
         if error.cause == "missing_root":
             return None
         raise
-    if not any(there):
+    if not any(found for number, found in enumerate(there) if number not in files.virtual):
         return None
     # A copy has size and mtime of what it was made from, and all of it was there before it got its name.
     # Something else of that name is not our business.
-    same = all(old in (None, new) for old, new in zip(files.stat(), there, strict=True))
-    return target if same else None
+    if all(old in (None, new) for old, new in zip(files.stat(), there, strict=True)):
+        return target
+    target.delete_aside()
+    return None
 
 
 class _Move:
@@ -146,9 +151,11 @@ class _Move:
         self._target_root = target_root
         self._target = target
         self._tag = tag
-        self._top = files.paths[0][0]
+        self._top = files.top
         self._final = os.path.join(target_root, self._top)
-        self._present = {number: found for number, found in enumerate(stats) if found}
+        self._present = {
+            number: found for number, found in enumerate(stats) if found and number not in files.virtual
+        }
         self._staged = files.at(_hidden(target_root, tag))
         self._on_progress = on_progress
         self._cancelled = cancelled
@@ -179,6 +186,9 @@ class _Move:
         """Nothing is ever overwritten."""
         if os.path.lexists(self._final):
             raise self._exists()
+        parts = os.path.join(self._target_root, self._files.hidden)
+        if os.path.lexists(parts):
+            raise NotAllowed(f"{parts} is there already, and is not overwritten", path=parts)
 
     def link(self) -> bool:
         """Give each file a second name. False where that is not possible here."""
@@ -198,8 +208,8 @@ class _Move:
 
     def rename(self) -> bool:
         """Move all at once. False where that is not possible, or would take foreign files along."""
-        if self._has_foreign():
-            return False
+        if self._has_foreign() or not self._files.aside.isdisjoint(self._present):
+            return False  # with something aside there would be two renames, and a crash between them
         self._files.sync(everything=True)
         source = open_root(self._files.root)
         try:
@@ -265,7 +275,10 @@ class _Move:
         try:
             hidden = open_root(self._staged.root)
             try:
-                _name(self._top, hidden, self._target)
+                for name in sorted(
+                    {self._files.paths[number][0] for number in self._present}, key=self._is_top
+                ):
+                    _name(name, hidden, self._target)
                 os.fsync(hidden)
             finally:
                 os.close(hidden)
@@ -274,6 +287,9 @@ class _Move:
             raise self._exists() from None
         except OSError as error:
             raise StorageError.from_os(error, self._final) from None
+
+    def _is_top(self, name: str) -> bool:
+        return name == self._top
 
     def _each(self, act: Callable[[int, str, int, int], None]) -> None:
         """Call `act(number, name, source directory, staged directory)` for each file that there is."""

@@ -42,9 +42,10 @@ def make_root(path: str) -> None:
             os.close(fd)
 
 
-def open_file(name: str, flags: int, *, within: int) -> int:
-    """Open a file in the directory `within`; never follows a link, never waits for a writer."""
-    return os.open(name, flags | _FILE, 0o666, dir_fd=within)
+def open_file(name: str, flags: int, *, within: int, mode: int = 0o666) -> int:
+    """Open a file in the directory `within`; never follows a link, never waits for a writer. A new one gets
+    `mode`, less what the umask takes away."""
+    return os.open(name, flags | _FILE, mode, dir_fd=within)
 
 
 class Walker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from hashlib import sha1
 
+from microtorrd.errors import InvalidMetainfo
 from microtorrd.proto import paths
 from microtorrd.proto.bencode import Value
 from microtorrd.proto.fields import Fields, invalid, kind, url
@@ -79,7 +80,8 @@ def _name(info: Fields) -> str:
 def _single_file(info: Fields, name: str) -> FileEntry:
     if "length" not in info:
         raise invalid("info.length", "missing, and there is no info.files either")
-    return FileEntry((name,), info.integer("length", low=0, high=MAX_CONTENT_BYTES))
+    length = info.integer("length", low=0, high=MAX_CONTENT_BYTES)
+    return FileEntry((name,), length, attributes="".join(sorted(_attributes(info.get("attr")) & {"h", "x"})))
 
 
 def _files(info: Fields, name: str) -> tuple[FileEntry, ...]:
@@ -100,24 +102,40 @@ def _file(entry: Value, index: int, name: str) -> FileEntry:
     if not isinstance(entry, dict):
         raise invalid(where, f"{kind(entry)}, where a dictionary belongs")
     fields = Fields(entry, f"{where}.")
-    attributes = entry.get(b"attr")
-    if not isinstance(attributes, bytes):
-        attributes = b""
-    # BEP 47: a symbolic link ("l") has no bytes. We make no links, it stands as an empty file.
-    if b"l" in attributes and "length" not in fields:
-        length = 0
-    else:
+    attributes = _attributes(entry.get(b"attr"))
+    # BEP 47: a symbolic link has no bytes. What has some is a file, whatever else is said of it.
+    length = 0
+    if "l" not in attributes or "length" in fields:
         length = fields.integer("length", low=0, high=MAX_CONTENT_BYTES)
-    if b"p" in attributes:
+    if "p" in attributes:
         # Padding files often share one name (`.pad/1024`), or have none: the index makes them distinct.
         return FileEntry((name, ".pad", str(index)), length, is_padding=True)
+    if length:
+        attributes -= {"l"}
     key, parts = f"{where}.path.utf-8", fields.get("path.utf-8")
     if not (isinstance(parts, list) and all(isinstance(part, bytes) and _is_utf8(part) for part in parts)):
         key, parts = f"{where}.path", fields.items("path")
     raw_parts = [part for part in parts if isinstance(part, bytes)]
     if len(raw_parts) != len(parts):
         raise invalid(key, "contains something else than strings")
-    return FileEntry((name, *paths.clean_path(raw_parts, key)), length)
+    path = (name, *paths.clean_path(raw_parts, key))
+    link = _link(fields.get("symlink path")) if "l" in attributes else ()
+    return FileEntry(path, length, attributes="".join(sorted(attributes)), link=link)
+
+
+def _attributes(value: Value | None) -> set[str]:
+    """Those of BEP 47 that we know."""
+    return {letter for letter in "hlpx" if isinstance(value, bytes) and letter.encode() in value}
+
+
+def _link(value: Value | None) -> tuple[str, ...]:
+    """Where a symbolic link leads; nothing where it does not stay in the torrent. It is only shown."""
+    if not isinstance(value, list):
+        return ()
+    try:
+        return paths.clean_path([part for part in value if isinstance(part, bytes)], "symlink path")
+    except InvalidMetainfo:
+        return ()
 
 
 def _is_utf8(raw: bytes) -> bool:

@@ -54,6 +54,8 @@ def write(
         if len(files) != 1 or files[0].path != (name,):
             raise invalid("info.name", f"a single file has just the name {name!r} as its path")
         info["length"] = files[0].length
+        if files[0].attributes:
+            info["attr"] = files[0].attributes
     else:
         info["files"] = [_file(entry, index, name) for index, entry in enumerate(files)]
     if id_hash is not None:
@@ -109,8 +111,11 @@ def _file(entry: FileEntry, index: int, name: str) -> dict[str, object]:
         "length": entry.length,
         "path": [_encoded(part, key) for part in entry.path[1:]],
     }
-    if entry.is_padding:
-        written["attr"] = "p"
+    attributes = "p" if entry.is_padding else entry.attributes
+    if attributes:
+        written["attr"] = attributes
+    if entry.link:
+        written["symlink path"] = [_encoded(part, key) for part in entry.link]
     return written
 
 

@@ -32,6 +32,18 @@ class FileEntry:
     path: tuple[str, ...]  # below the save directory: the torrent's name first; for a single file only that
     length: int  # bytes
     is_padding: bool = False  # zeros that align the next file to a piece (BEP 47); nobody wants it on disk
+    attributes: str = ""  # of BEP 47: `x` executable, `h` hidden, `l` a symbolic link
+    link: tuple[str, ...] = ()  # where a symbolic link leads, below the torrent's name; for people only
+
+    @property
+    def is_link(self) -> bool:
+        """A symbolic link: it has no bytes, and we make none."""
+        return "l" in self.attributes
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether there is a file of it."""
+        return not self.is_padding and not self.is_link
 
 
 @dataclass(frozen=True, slots=True)

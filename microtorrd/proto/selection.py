@@ -1,0 +1,167 @@
+"""Which files of a torrent are wanted, and which first: priorities, names of files, what follows for pieces.
+
+A file is `off`, `low`, `normal` or `high`. On record each has a mark of one byte: its priority, or one of two
+kinds of `off` more, which say what is to become of a file that is there (`disk/aside.py`). No marks at all
+mean that everything is `normal`.
+
+Files are named by their numbers (from 0, in the order of the content, also as ranges: `0,2,4-6`, as magnet
+links do, BEP 53) or by patterns (`*`, `?`, `[abc]`), which are held against the path below the torrent's
+name, against that path with the name before it, and, where there is no `/` in them, against the last part of
+it. What names a directory means all that is below it. Upper and lower case differ.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from fnmatch import translate
+from typing import Literal
+
+from microtorrd.errors import InvalidParams
+from microtorrd.proto.geometry import Geometry
+from microtorrd.proto.metainfo_model import FileEntry
+
+Priority = Literal["off", "low", "normal", "high"]
+
+OFF, LOW, NORMAL, HIGH = 0, 1, 4, 7
+
+#: Off, and its file stays in the tree.
+KEPT = 16
+#: Off, and its file is to be put aside.
+LEAVING = 17
+
+MARKS: dict[Priority, int] = {"off": OFF, "low": LOW, "normal": NORMAL, "high": HIGH}
+_NAMES: dict[int, Priority] = {mark: name for name, mark in MARKS.items()}
+
+#: First and last number, both included.
+Range = tuple[int, int]
+
+#: Beyond the number of files that any torrent has.
+MAX_DIGITS = 9
+
+_RANGES = re.compile(
+    rf"\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?(,\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?)*"
+)
+
+
+def is_wanted(mark: int) -> bool:
+    """Whether a file with this mark is to be fetched."""
+    return 0 < mark < KEPT
+
+
+def name_of(mark: int) -> Priority:
+    """The priority as people know it."""
+    return _NAMES.get(mark, "off")
+
+
+def parse_ranges(text: str) -> tuple[Range, ...] | None:
+    """The ranges of numbers that this is; None where it is something else."""
+    if _RANGES.fullmatch(text) is None:
+        return None
+    found = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        found.append((int(first), int(last or first)))
+    return tuple(found)
+
+
+def find_files(words: Iterable[str], entries: Sequence[FileEntry]) -> list[int]:
+    """The numbers of the files that these words name, ascending. InvalidParams names what matches nothing."""
+    found: set[int] = set()
+    for word in words:
+        ranges = parse_ranges(word)
+        if ranges is None:
+            named = _matching(word, entries)
+        else:
+            named = [number for first, last in ranges for number in range(first, min(last + 1, len(entries)))]
+            beyond = next((last for _, last in ranges if last >= len(entries)), None)
+            if beyond is not None:
+                raise _unmatched(word, f"there is no file {beyond}; the last one is {len(entries) - 1}")
+            backwards = next((f"{first}-{last}" for first, last in ranges if first > last), None)
+            if backwards is not None:
+                raise _unmatched(word, f"{backwards} is no range")
+        if not named:
+            raise _unmatched(word, f"no file matches {word[:100]!r}")
+        found.update(named)
+    return sorted(number for number in found if not entries[number].is_padding)
+
+
+def choose(
+    entries: Sequence[FileEntry],
+    only: Sequence[str],
+    priorities: Sequence[tuple[Priority, Sequence[str]]],
+) -> bytes:
+    """The marks of a torrent's files: where `only` names some, those and no others; then these priorities,
+    one after the other. Empty where everything is `normal`. InvalidParams."""
+    marks = bytearray([OFF if only else NORMAL]) * len(entries)
+    for number in find_files(only, entries):
+        marks[number] = NORMAL
+    for priority, words in priorities:
+        for number in find_files(words, entries):
+            marks[number] = MARKS[priority]
+    return plain(marks, entries)
+
+
+def choose_ranges(entries: Sequence[FileEntry], ranges: Iterable[Range]) -> bytes:
+    """The marks where a magnet link names these files. Numbers beyond the last file are passed over, as
+    deployed clients do; InvalidParams where no file is left."""
+    marks = bytearray(len(entries))
+    for first, last in ranges:
+        for number in range(first, min(last + 1, len(entries))):
+            marks[number] = NORMAL
+    if not any(marks[number] for number, entry in enumerate(entries) if not entry.is_padding):
+        raise _unmatched("so", "the link names none of the torrent's files")
+    return plain(marks, entries)
+
+
+def plain(marks: bytearray, entries: Sequence[FileEntry]) -> bytes:
+    """The marks as they go on record: padding is nobody's choice, and none at all where all are alike."""
+    for number, entry in enumerate(entries):
+        if entry.is_padding:
+            marks[number] = NORMAL
+    return b"" if marks.count(NORMAL) == len(marks) else bytes(marks)
+
+
+def piece_priorities(marks: bytes, entries: Sequence[FileEntry], geometry: Geometry) -> bytes | None:
+    """The priority of each piece, a byte each: the highest of the files in it, 0 where none is wanted. None:
+    all pieces alike. Padding wants nothing."""
+    if not marks:
+        return None
+    pieces = bytearray(geometry.piece_count)
+    offset = 0
+    for mark, entry in zip(marks, entries, strict=True):
+        within = geometry.pieces_within(offset, entry.length)
+        offset += entry.length
+        if entry.is_padding or not is_wanted(mark) or not within:
+            continue
+        for border in {within.start, within.stop - 1}:
+            pieces[border] = max(pieces[border], mark)
+        inside = len(within) - 2
+        if inside > 0:  # no other file has a part of these
+            pieces[within.start + 1 : within.stop - 1] = bytes([mark]) * inside
+    return bytes(pieces)
+
+
+def _matching(word: str, entries: Sequence[FileEntry]) -> list[int]:
+    matches = _matcher(word)
+    below = _matcher(f"{word.rstrip('/')}/*")
+    by_name = "/" not in word
+    found = []
+    for number, entry in enumerate(entries):
+        whole, inside = "/".join(entry.path), "/".join(entry.path[1:])
+        if (
+            matches(whole)
+            or below(whole)
+            or (inside and (matches(inside) or below(inside)))
+            or (by_name and matches(entry.path[-1]))
+        ):
+            found.append(number)
+    return found
+
+
+def _matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    return re.compile(translate(pattern)).match
+
+
+def _unmatched(word: str, why: str) -> InvalidParams:
+    return InvalidParams(f"files: {why}", parameter="files", word=word[:1000])
