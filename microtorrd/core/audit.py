@@ -55,7 +55,8 @@ def _pieces(core: Core) -> None:
     assert have.count == have.bits.count()
     if core.phase.value == "checking":
         return  # what we have changes under the picker, which is made anew afterwards
-    assert picker.needed == ~have.bits, "needed pieces"
+    assert picker.needed == core.swarm.wishes.needed(have.bits), "needed pieces"
+    assert core.swarm.satisfied == (not picker.needed_count), "whether all wishes are met"
     assert picker.needed_count == picker.needed.count()
     begun = blank(len(have))
     for piece in (*workshop.partials, *workshop.storing):

@@ -242,12 +242,12 @@ class Comings:
     def tick(self, now: float) -> None:
         """Once a second: those who have been silent too long, and those who need nothing of each other."""
         swarm = self._swarm
-        complete, idle_s = swarm.complete, swarm.settings.idle_timeout_s
+        satisfied, idle_s = swarm.satisfied, swarm.settings.idle_timeout_s
         for peer in swarm.peers.values():
             peer.noise >>= 1
             if now - peer.heard_at > idle_s and not peer.web_seed and not peer.whole_pieces:
                 swarm.condemn(peer, "silent for too long")
-            elif complete and peer.wants_nothing and now - peer.joined_at > SEEDS_GRACE_S:
+            elif satisfied and peer.wants_nothing and now - peer.joined_at > SEEDS_GRACE_S:
                 swarm.condemn(peer, "both seeding")
         self._exchange.tick(now)
         self._book.look_after(now)

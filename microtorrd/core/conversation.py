@@ -14,6 +14,7 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -93,6 +94,7 @@ class Conversation:
         "_info_hash",
         "_listen_port",
         "_ourselves",
+        "_said_we_want",
         "_spreading",
         "_swarm",
         "_uploading",
@@ -127,6 +129,7 @@ class Conversation:
         self._exchange = exchange
         self._ourselves = ourselves
         self._handout = handout
+        self._said_we_want = not swarm.satisfied
 
     # -------------------------------------------------------------------------------- our first words
 
@@ -144,6 +147,19 @@ class Conversation:
             words.append(BitfieldMessage(have.to_bytes()))
         self._swarm.tell(peer, *words)
         self._uploading.greet(peer, now)
+
+    def say_whether_we_want(self) -> None:
+        """Tell all whether we want anything still, where that has changed (BEP 21). Of who has everything it
+        is seen without a word."""
+        wants = not self._swarm.satisfied
+        if wants == self._said_we_want or self._swarm.complete:
+            return
+        self._said_we_want = wants
+        for peer in self._swarm.peers.values():
+            if peer.extended:
+                # All of it again: to libtorrent an extension that is left out is one that we gave up.
+                words = replace(self._introduction(peer), upload_only=not wants)
+                self._swarm.tell(peer, Extended(0, words.encode()))
 
     def _introduction(self, peer: Peer) -> ExtendedHandshake:
         try:
@@ -163,7 +179,7 @@ class Conversation:
             yourip=their_ip,
             ipv4=self._elsewhere(peer, 4),
             ipv6=self._elsewhere(peer, 16),
-            upload_only=self._swarm.complete or None,
+            upload_only=self._swarm.satisfied or None,
             metadata_size=self._handout.size or None,
             info_hash=self._info_hash,
         )

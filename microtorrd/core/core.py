@@ -46,6 +46,7 @@ from microtorrd.core.spreading import Spreading
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
 from microtorrd.core.verdicts import Verdicts
+from microtorrd.core.wishes import Wishes
 from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.proto.bitfield import Bitfield
@@ -76,9 +77,10 @@ class Core:
     """The whole behaviour of one torrent.
 
     `have` becomes the core's own. `has_id_hash`: the metainfo names an `id_hash` that the content was not yet
-    confirmed to match. `metadata_bytes`: the size of the info dictionary, 0 where it cannot be given away.
-    `peer_id` is ours; without it crossing connections are told apart less well. `ourselves` is shared by all
-    torrents of the daemon. `book`: the addresses that an earlier core of the same torrent knew.
+    confirmed to match. `priorities`: of the pieces, as in `WishesChanged`. `metadata_bytes`: the size of the
+    info dictionary, 0 where it cannot be given away. `peer_id` is ours; without it crossing connections are
+    told apart less well. `ourselves` is shared by all torrents of the daemon. `book`: the addresses that an
+    earlier core of the same torrent knew.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Core:
         listen_port: Callable[[], int] | int,
         has_id_hash: bool,
         info_hash: bytes,
+        priorities: bytes | None = None,
         private: bool = False,
         metadata_bytes: int = 0,
         peer_id: bytes = b"",
@@ -101,7 +104,9 @@ class Core:
         ourselves: OwnAddresses | None = None,
         book: Peerbook | None = None,
     ) -> None:
-        self.swarm = swarm = Swarm(geometry, have, settings=settings, choices=torrent, chance=chance)
+        self.swarm = swarm = Swarm(
+            geometry, have, settings=settings, choices=torrent, chance=chance, priorities=priorities
+        )
         self.private = private  # BEP 27: addresses come from trackers only
         ourselves = OwnAddresses() if ourselves is None else ourselves
         port = listen_port() if callable(listen_port) else listen_port
@@ -176,6 +181,16 @@ class Core:
         return self.swarm.have
 
     @property
+    def satisfied(self) -> bool:
+        """Everything that is wanted is here."""
+        return self.swarm.satisfied
+
+    @property
+    def lacking(self) -> int:
+        """How many pieces are wanted and not here."""
+        return self.workshop.picker.needed_count
+
+    @property
     def idle(self) -> bool:
         """Ticks would do nothing: they can stop until another fact has been handled."""
         if self.phase is not Phase.RUNNING:
@@ -214,7 +229,7 @@ class Core:
         if self.phase is Phase.RUNNING:
             if self.ending.confirming:
                 return "checking", None
-            if self.have.complete:
+            if self.satisfied:
                 return "seeding", None
             return ("downloading" if self.ending.waited else "waiting"), None
         shown: dict[Phase, State] = {
@@ -228,14 +243,15 @@ class Core:
         """The frozen picture of everything."""
         swarm, have, geometry = self.swarm, self.have, self.swarm.geometry
         state, failure = self.state_shown()
-        done = have.count * geometry.piece_length
-        if have.count and have[geometry.piece_count - 1]:
-            done -= geometry.piece_length - geometry.piece_size(geometry.piece_count - 1)
+        wishes = swarm.wishes
+        have_bytes = wishes.weigh(have.bits)
         return Snapshot(
             state=state,
             failure=failure,
             have_count=have.count,
-            done_bytes=done,
+            done_bytes=have_bytes if wishes.bits is None else wishes.done_bytes(have.bits),
+            wanted_bytes=wishes.size,
+            have_bytes=have_bytes,
             down_bytes=swarm.down.total,
             up_bytes=swarm.up.total,
             wasted_bytes=swarm.wasted_bytes,
@@ -344,7 +360,8 @@ class Core:
         self.comings.dial(now)
 
     def _look_complete(self, now: float) -> None:
-        self.book.seeding(self.have.complete, now)
+        self.book.seeding(self.satisfied, now)
+        self.conversation.say_whether_we_want()
         self.ending.look(now)
 
     def _part(self, reason: str, now: float) -> None:
@@ -394,7 +411,7 @@ class Core:
                     peer.refused.clear()
             self.fetching.watch(now)
             self.uploading.tick(now)
-        if swarm.began_at is not None and not self.have.complete:
+        if swarm.began_at is not None and self.lacking:
             self.shares.sample(swarm.down.total, began_at=swarm.began_at, now=now)
         self.comings.tick(now)
 
@@ -470,7 +487,7 @@ class Core:
 
     def _on_piece_stored(self, fact: events.PieceStored, now: float) -> None:
         self.verdicts.good(fact.piece, fact.digests, now)
-        if self.phase is Phase.RUNNING and self.have.complete:
+        if self.phase is Phase.RUNNING and not self.lacking:
             self._look_complete(now)
 
     def _on_piece_corrupt(self, fact: events.PieceCorrupt, _: float) -> None:
@@ -487,6 +504,15 @@ class Core:
         if fact.swarm is not None:
             self.swarm.settings = fact.swarm
         self.workshop.picker.sequential = fact.settings.sequential
+
+    def _on_wishes_changed(self, fact: events.WishesChanged, now: float) -> None:
+        self.swarm.wishes = Wishes(self.swarm.geometry, fact.priorities)
+        self.workshop.wish_again()
+        for peer in self.swarm.peers.values():
+            self.fetching.recount(peer)
+        if self.phase is Phase.RUNNING:
+            self._look_complete(now)
+            self.comings.dial(now)
 
 
 #: Who handles what. One table for all cores: thousands of torrents have none of their own.
@@ -512,4 +538,5 @@ HANDLERS: dict[type[Any], Callable[[Core, Any, float], None]] = {
     events.MemoryFreed: Core._on_memory_freed,
     events.MemoryWanted: Core._on_memory_wanted,
     events.SettingsChanged: Core._on_settings_changed,
+    events.WishesChanged: Core._on_wishes_changed,
 }

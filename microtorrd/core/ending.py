@@ -4,6 +4,7 @@ Rules:
 - waiting ends once and for all: each number counts as soon as it was reached once, and progress on disk
   means that the waiting was over in an earlier life; a peer that leaves makes nobody wait again;
 - `completed` is noted and announced once, when the content is whole and matches its `id_hash` if it has one;
+- of a selection of files it is noted, and not announced, each time that all that is wanted has become there;
 - a torrent that is not to seed leaves when nobody wants anything of it, at the latest after `LEAVE_S`.
 """
 
@@ -22,6 +23,7 @@ class Ending:
 
     __slots__ = (
         "_leave_by",
+        "_met",
         "_most_leechers",
         "_most_seeders",
         "_settled",
@@ -38,6 +40,7 @@ class Ending:
         self._to_confirm = to_confirm  # there is an id_hash that the content was not compared with yet
         # Complete and done with: nothing follows from being complete any more.
         self._settled = swarm.complete and not to_confirm
+        self._met = swarm.satisfied  # all that is wanted is here, and was so when we looked last
         self._most_seeders = self._most_leechers = 0
         self._leave_by: float | None = None
         self.confirming = False
@@ -66,7 +69,13 @@ class Ending:
 
     def look(self, now: float) -> None:
         """We run: if everything is here, have it confirmed, or be done."""
-        if not self._swarm.complete or self._settled or self.confirming:
+        swarm = self._swarm
+        met, self._met = self._met, swarm.satisfied
+        if not self._met:
+            self._leave_by = None
+        elif not swarm.complete and not met:
+            self._complete(now)
+        if not swarm.complete or self._settled or self.confirming:
             return
         if self._to_confirm:
             self.confirming = True
@@ -82,6 +91,7 @@ class Ending:
     def checked(self, *, everything: bool) -> None:
         """A check is over, of every piece or of some."""
         swarm = self._swarm
+        self._met = swarm.satisfied and (self._met or (everything and not self._shares.size))
         if not swarm.complete:
             self._settled = False
         elif everything and not self._shares.size:
@@ -97,11 +107,14 @@ class Ending:
 
     def _complete(self, now: float) -> None:
         swarm = self._swarm
-        self._settled = True
+        self._settled = swarm.complete
         facts = self._shares.summary(began_at=swarm.began_at, now=now)
         facts["wasted_bytes"] = swarm.wasted_bytes
         facts["corrupt_pieces"] = swarm.corrupt_pieces
-        swarm.orders += (Emit("completed", facts), Announce("completed"))
+        facts["whole"] = swarm.complete
+        swarm.orders.append(Emit("completed", facts))
+        if swarm.complete:
+            swarm.orders.append(Announce("completed"))
         if not swarm.choices.seed_after_download:
             self._leave_by = now + LEAVE_S
 

@@ -209,6 +209,15 @@ class SettingsChanged(NamedTuple):
     swarm: SwarmSettings | None = None
 
 
+class WishesChanged(NamedTuple):
+    """Other pieces are wanted, or others first: a byte for each, 0 for not at all; None: all alike.
+
+    The host has seen to it that there are files for what is wanted now.
+    """
+
+    priorities: bytes | None
+
+
 Fact = (
     Started
     | Stopped
@@ -231,6 +240,7 @@ Fact = (
     | MemoryFreed
     | MemoryWanted
     | SettingsChanged
+    | WishesChanged
 )
 
 
@@ -440,7 +450,9 @@ class Snapshot:
     state: State
     failure: StorageError | None
     have_count: int
-    done_bytes: int
+    done_bytes: int  # of the wanted pieces
+    wanted_bytes: int  # all of them; the size of the content where everything is wanted
+    have_bytes: int  # of all pieces, wanted or not
     down_bytes: int  # payload this run of the daemon
     up_bytes: int
     wasted_bytes: int

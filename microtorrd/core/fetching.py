@@ -16,6 +16,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+from bitarray.util import count_and
+
 from microtorrd.core.endgame import late_blocks
 from microtorrd.core.events import Fetch, Recall, Slot
 from microtorrd.core.partial import Block, Partial
@@ -184,7 +186,7 @@ class Fetching:
         What others began is theirs to finish: somebody whom the seeder does not see may have given it to
         them, and it would send that piece twice. Where memory is short whatever is begun has to end.
         """
-        return peer.handing and not self._workshop.picker.sequential and not self._workshop.starved
+        return peer.handing and not self._workshop.picker.has_an_order and not self._workshop.starved
 
     def _least(self, peer: Peer, partial: Partial, room: int) -> int:
         """How many of the free blocks to ask for; of some peers a piece comes as a whole anyway."""
@@ -219,7 +221,7 @@ class Fetching:
         picker = self._workshop.picker
         if peer.peer_choking:
             return next((piece for piece in peer.allowed if picker.todo[piece] and peer.has(piece)), None)
-        if peer.handing and not picker.sequential:
+        if peer.handing and not picker.has_an_order:
             piece = self._handed(peer)
             if piece is not None:
                 return piece
@@ -367,6 +369,12 @@ class Fetching:
         self._workshop.clear()
 
     # -------------------------------------------------------------------------------------- interest
+
+    def recount(self, peer: Peer) -> None:
+        """What we need has changed: what of it does this peer offer?"""
+        if not peer.is_seed and peer.have is not None:
+            peer.offers = count_and(peer.have.bits, self._workshop.picker.needed)
+        self.show_interest(peer)
 
     def show_interest(self, peer: Peer) -> None:
         """Tell the peer whether it has anything we need, when that has changed."""

@@ -1,4 +1,5 @@
 """Which piece next: the rarest one that a peer can give, a random one among equals (or the first, in order).
+Pieces of a higher rank go before all others, however rare those are.
 
 How many of the connected peers have each piece is kept as a binary number cut into bit planes: plane k holds
 bit k of the counts of all pieces, one bit a piece. So a whole bitfield is added or taken away by a handful of
@@ -16,7 +17,7 @@ Measured with 100,000 pieces and 200 peers: a pick 6 to 16 µs, a `have` 0.4 µs
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 from bitarray import bitarray
@@ -135,7 +136,16 @@ class Availability:
 class Picker:
     """Chooses pieces for one torrent; owns `needed`, `todo` and the availability."""
 
-    __slots__ = ("_chance", "availability", "needed", "needed_count", "sequential", "todo", "todo_count")
+    __slots__ = (
+        "_chance",
+        "availability",
+        "needed",
+        "needed_count",
+        "ranks",
+        "sequential",
+        "todo",
+        "todo_count",
+    )
 
     def __init__(
         self,
@@ -144,10 +154,12 @@ class Picker:
         chance: random.Random,
         availability: Availability | None = None,
         wanted: bitarray | None = None,
+        ranks: Sequence[bitarray] = (),
         sequential: bool = False,
     ) -> None:
         self.availability = Availability(len(have)) if availability is None else availability
         self.sequential = sequential
+        self.ranks = ranks  # the first goes first; what is in none goes last
         self._chance = chance
         self.needed = ~have
         if wanted is not None:
@@ -156,7 +168,17 @@ class Picker:
         self.todo = self.needed.copy()
         self.todo_count = self.needed_count
 
+    @property
+    def has_an_order(self) -> bool:
+        """Which pieces come first was said by the operator: nobody else's hints go before that."""
+        return self.sequential or bool(self.ranks)
+
     # -------------------------------------------------------------------------------- what is to be done
+
+    def want(self, needed: bitarray, begun: bitarray, ranks: Sequence[bitarray]) -> None:
+        """From now on these pieces are needed, of which those that are begun are not to be begun."""
+        self.needed, self.todo, self.ranks = needed, needed & ~begun, ranks
+        self.needed_count, self.todo_count = self.needed.count(), self.todo.count()
 
     def take(self, piece: int) -> None:
         """Somebody begins to fetch this piece, which is in `todo`."""
@@ -192,6 +214,11 @@ class Picker:
         candidates = self.todo if offered is None else self.todo & offered
         if not candidates.any():
             return None
+        for rank in self.ranks:
+            first = candidates & rank
+            if first.any():
+                candidates = first
+                break
         if self.sequential:
             return candidates.find(1)
         best = self.availability.rarest(candidates)

@@ -12,6 +12,7 @@ import random
 from microtorrd.core.events import Order, SwarmSettings, Tell, TorrentSettings
 from microtorrd.core.peer import Peer
 from microtorrd.core.picker import Availability
+from microtorrd.core.wishes import Wishes
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
@@ -43,6 +44,7 @@ class Swarm:
         "settings",
         "up",
         "wasted_bytes",
+        "wishes",
     )
 
     def __init__(
@@ -53,8 +55,10 @@ class Swarm:
         settings: SwarmSettings,
         choices: TorrentSettings,
         chance: random.Random,
+        priorities: bytes | None = None,
     ) -> None:
         self.geometry = geometry
+        self.wishes = Wishes(geometry, priorities)
         self.have = have
         self.settings = settings
         self.choices = choices
@@ -82,6 +86,11 @@ class Swarm:
     def complete(self) -> bool:
         """We have everything."""
         return self.have.complete
+
+    @property
+    def satisfied(self) -> bool:
+        """We have all that we want: where files were chosen what is in them (BEP 21: a partial seed)."""
+        return self.have.complete or self.wishes.are_met(self.have.bits)
 
     @property
     def peer_count(self) -> int:

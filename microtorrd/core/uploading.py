@@ -112,7 +112,7 @@ class Uploading:
         choice = choker.choose(
             [self._candidate(peer, now) for peer in swarm.peers.values() if peer.peer_interested],
             slots=swarm.settings.upload_slots,
-            seeding=swarm.complete,
+            seeding=swarm.satisfied,
             always=swarm.settings.always_unchoke,
             optimistic=None if rotate else self._optimistic,
             chance=swarm.chance,

@@ -52,7 +52,7 @@ class Verdicts:
         partial = workshop.stored(piece)
         if not swarm.have.set(piece):
             return
-        workshop.picker.got(piece)
+        was_needed = workshop.picker.got(piece)
         if partial is not None:
             self._shares.credit(partial.givers, len(partial.blocks), partial.buffer.size)
         if self._culprits.suspicious(piece):
@@ -64,7 +64,7 @@ class Verdicts:
             if peer.is_seed:
                 if everything:
                     fetching.show_interest(peer)
-            elif peer.has(piece):
+            elif was_needed and peer.has(piece):
                 peer.offers -= 1
                 if not peer.offers:
                     fetching.show_interest(peer)

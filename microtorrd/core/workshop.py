@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from microtorrd.core.events import PieceBuffer, Recall, Release, Store
 from microtorrd.core.partial import Partial
-from microtorrd.core.picker import Picker
+from microtorrd.core.picker import Picker, blank
 from microtorrd.core.swarm import Swarm
 
 #: Memory in a piece without a source is kept this long in case the source comes back.
@@ -59,6 +59,8 @@ class Workshop:
             swarm.have.bits,
             chance=swarm.chance,
             availability=swarm.availability,
+            wanted=swarm.wishes.bits,
+            ranks=swarm.wishes.ranks,
             sequential=swarm.choices.sequential,
         )
 
@@ -68,6 +70,18 @@ class Workshop:
         for piece in self.storing:
             if self.picker.todo[piece]:
                 self.picker.take(piece)
+
+    def wish_again(self) -> None:
+        """Other pieces are wanted now: what is begun and is not among them is given up."""
+        picker, wishes = self.picker, self._swarm.wishes
+        begun = blank(len(picker.needed))
+        for piece in (*self.partials, *self.storing):
+            begun[piece] = 1
+        picker.want(wishes.needed(self._swarm.have.bits), begun, wishes.ranks)
+        for piece, partial in list(self.partials.items()):
+            if not picker.needed[piece]:
+                self.abandon(partial)
+        self.stirred = True
 
     def begin(self, piece: int, now: float) -> Partial | None:
         """Get memory for this piece of `todo` and begin it. None: there is none."""

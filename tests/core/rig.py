@@ -65,6 +65,7 @@ class Rig:
         id_hash: bool = False,
         seed: int = 1,
         start: bool = True,
+        priorities: bytes | None = None,
         private: bool = False,
     ) -> None:
         pieces, piece_length = len(have), blocks * BLOCK_BYTES
@@ -94,6 +95,7 @@ class Rig:
             private=private,
             peer_id=OUR_ID,
             name="thing",
+            priorities=priorities,
         )
         if start:
             self.do(events.Started())

@@ -38,7 +38,7 @@ PIECES = 6
 BLOCK = 16384
 FATES = (
     *("stop", "fail", "check", "doubt", "confirm", "mismatch"),
-    *("memory", "wanted", "choose", "dials", "addresses"),
+    *("memory", "wanted", "choose", "wish", "wish", "dials", "addresses"),
 )
 FULL = StorageError("/x: No space left on device", path="/x", cause="no_space")
 
@@ -305,6 +305,9 @@ class Facts(RuleBasedStateMachine):
                 rig.do(events.MemoryWanted())
             case "choose":
                 rig.do(events.SettingsChanged(TorrentSettings(sequential=yes, seed_after_download=not bad)))
+            case "wish":
+                ranks = bytes(1 + (p in bad) if p in good else 0 for p in range(PIECES))
+                rig.do(events.WishesChanged(None if yes and not good else ranks))
             case "dials":
                 for order in of(rig.journal, events.Dial)[-2:]:
                     rig.do(events.DialFailed(order.address, "refused", yes))
