@@ -256,8 +256,8 @@ class Content:
             rename_first=record.disk_name,
             root_device=record.root_device,
             floor=self._facilities.floor,
-            virtual={number for number, entry in enumerate(metainfo.files) if not entry.is_on_disk},
-            executable={number for number, entry in enumerate(metainfo.files) if "x" in entry.attributes},
+            virtual={number for number, entry in enumerate(self.entries) if not entry.is_on_disk},
+            executable={number for number, entry in enumerate(self.entries) if "x" in entry.attributes},
             tag=record.info_hash.hex(),
         )
 
