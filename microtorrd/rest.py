@@ -61,6 +61,8 @@ class Rest:
             failure=None,
             have_count=geometry.piece_count,
             done_bytes=geometry.length,
+            wanted_bytes=geometry.length,
+            have_bytes=geometry.length,
             down_bytes=self.down_bytes,
             up_bytes=self.up_bytes,
             wasted_bytes=self.wasted_bytes,
