@@ -347,7 +347,7 @@ class Facts(RuleBasedStateMachine):
         rig.do(events.Stopped())
         while rig.storing:
             rig.stored()
-        rig.do(events.SettingsChanged(TorrentSettings(seed_after_download=True)))
+        rig.do(events.SettingsChanged(TorrentSettings(seed_after_download=True)), events.WishesChanged(None))
         rig.core.ending.waited = True
         rig.do(events.Started())
         if rig.state == "checking" and rig.core.phase.value == "checking":
