@@ -55,6 +55,7 @@ class Intake:
         label: str,
         sequential: bool,
         seed_after_download: bool | None,
+        super_seed: bool | None,
     ) -> Row:
         """Put a torrent on record and start it. Raises InvalidMetainfo, Duplicate, NotAllowed, Busy."""
         meta = self._parse(metainfo)
@@ -81,6 +82,7 @@ class Intake:
             wait_leechers=wait_leechers,
             sequential=sequential,
             seed_after_download=keep_seeding or seed_path is not None,
+            super_seed=self._super_seeds(super_seed, brought_along=seed_path is not None),
             down_limit=down,
             up_limit=up,
             seed_only=seed_path is not None,
@@ -111,6 +113,7 @@ class Intake:
         label: str,
         sequential: bool,
         seed_after_download: bool | None,
+        super_seed: bool | None,
     ) -> Row:
         """Put a magnet link on record and look for its metainfo. Raises InvalidParams, Duplicate, NotAllowed,
         Busy."""
@@ -128,6 +131,7 @@ class Intake:
             wait_leechers=wait_leechers,
             sequential=sequential,
             seed_after_download=keep_seeding,
+            super_seed=self._super_seeds(super_seed, brought_along=False),
             down_limit=down,
             up_limit=up,
         )
@@ -172,6 +176,7 @@ class Intake:
             wait_leechers=chosen.wait_leechers,
             sequential=chosen.sequential,
             seed_after_download=chosen.seed_after_download,
+            super_seed=chosen.super_seed,
             down_limit=chosen.down_limit,
             up_limit=chosen.up_limit,
             metainfo=raw,
@@ -205,3 +210,9 @@ class Intake:
 
     def _keep_seeding(self, wish: bool | None) -> bool:
         return self._facilities.config.swarm.seed_after_download if wish is None else wish
+
+    def _super_seeds(self, wish: bool | None, *, brought_along: bool) -> bool:
+        """Nobody but the first seeder is in need of it: where nothing is said, content that comes along."""
+        if wish is None:
+            return brought_along and self._facilities.config.swarm.super_seed
+        return wish

@@ -320,9 +320,10 @@ class Resolver:
         self.start()
         self._tell_state(before)
 
-    def seed(self) -> None:
+    def seed(self, super_seed: bool | None = None) -> None:
         """Look for it, and seed it when it is whole. Waits for the record."""
-        self._change(seed_after_download=True)
+        how = {} if super_seed is None else {"super_seed": super_seed}
+        self._change(seed_after_download=True, **how)
         self.resume()
 
     def verify(self) -> None:

@@ -183,6 +183,7 @@ def settings_row(record: TorrentRecord | MagnetRecord) -> Row:
         "wait_leechers": record.wait_leechers,
         "sequential": record.sequential,
         "seed_after_download": record.seed_after_download,
+        "super_seed": record.super_seed,
         "down": record.down_limit,
         "up": record.up_limit,
     }

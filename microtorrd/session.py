@@ -242,9 +242,9 @@ class Session:
         """Let these torrents run; one that failed is tried again."""
         return self._change(id, lambda member: member.resume())
 
-    def seed(self, id: str) -> Row:
-        """Let these torrents run, and seed when they are whole."""
-        return self._change(id, lambda member: member.seed())
+    def seed(self, id: str, super_seed: bool | None = None) -> Row:
+        """Let these torrents run, and seed when they are whole; `super_seed` None: as before."""
+        return self._change(id, lambda member: member.seed(super_seed))
 
     def verify(self, id: str) -> Row:
         """Check all content again."""

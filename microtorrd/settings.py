@@ -323,13 +323,14 @@ class Swarm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         setting(
             "Peers served at a time, for each torrent, besides one by lot: more shares wider, fewer gives "
-            "each one more.",
+            "each one more. 0: by what the line carries, from 3 to 20 (8 at 1 MiB/s, one more for each "
+            "doubling).",
             kind="number",
             live=True,
-            ge=1,
+            ge=0,
             le=1000,
         ),
-    ] = 8
+    ] = 0
     peer_exchange: Annotated[
         bool,
         setting(
@@ -339,6 +340,16 @@ class Swarm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             live=True,
         ),
     ] = True
+    super_seed: Annotated[
+        bool,
+        setting(
+            "Super-seed (BEP 16) content that is shared from here, by `mtorrctl seed PATH` or `add --seed`, "
+            "where nothing else is said: for a first seeder with little upload whose takers are foreign "
+            "clients. Our own need nothing of the kind.",
+            kind="switch",
+            live=True,
+        ),
+    ] = False
     ban_after: Annotated[
         int,
         setting(

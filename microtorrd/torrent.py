@@ -490,9 +490,10 @@ class Torrent:
         else:
             self.post((events.Started(recheck=recheck),))
 
-    def seed(self) -> None:
-        """Run, and go on seeding when whole. Waits for the record."""
-        self.choose(seed_after_download=True)
+    def seed(self, super_seed: bool | None = None) -> None:
+        """Run, and go on seeding when whole; `super_seed` None: as before. Waits for the record."""
+        how = {} if super_seed is None else {"super_seed": super_seed}
+        self.choose(seed_after_download=True, **how)
         self.resume()
 
     def verify(self) -> None:
@@ -622,4 +623,5 @@ def settings_of(record: TorrentRecord) -> TorrentSettings:
         wait_leechers=record.wait_leechers,
         sequential=record.sequential,
         seed_after_download=record.seed_after_download,
+        super_seed=record.super_seed,
     )

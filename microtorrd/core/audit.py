@@ -32,6 +32,7 @@ def audit(core: Core) -> None:
         _peer(core, peer)
     _slots(core)
     core.spreading.check()
+    core.superseeding.check()
 
 
 def _availability(core: Core) -> None:
@@ -121,8 +122,8 @@ def _peer(core: Core, peer: Peer) -> None:
 
 
 def _slots(core: Core) -> None:
-    settings = core.swarm.settings
+    settings, slots = core.swarm.settings, core.uploading.slots
     served = sum(peer.peer_interested and not peer.am_choking for peer in core.swarm.peers.values())
-    assert settings.always_unchoke or served <= settings.upload_slots + 1, "more served than there are slots"
+    assert settings.always_unchoke or served <= slots + 1, "more served than there are slots"
     waiting = sum(peer.peer_interested and peer.am_choking for peer in core.swarm.peers.values())
-    assert not waiting or served >= settings.upload_slots, "somebody waits although a slot is free"
+    assert not waiting or served >= slots, "somebody waits although a slot is free"

@@ -1,10 +1,14 @@
 """Whom to serve: a pure function of what is known of the peers that want something.
 
 - Everybody, while there are slots for all, or always when the operator says so.
-- Leeching: those who give us most (tit-for-tat); snubbing peers earn nothing.
+- Leeching: those who give us most (tit-for-tat). What they leave goes round among those who give nothing, so
+  that each can show what it does with a slot; snubbing peers earn nothing.
 - Seeding: half of the slots go to the fastest takers, who carry the pieces on; the other half goes round, to
   whoever has waited longest, and each holds it for `TURN_S` at least.
 - Besides, one optimistic slot by lot, moved every third round, in which new peers have three tickets (BEP 3).
+
+What a peer gives or takes is judged over two rounds, as in the original BitTorrent: blocks come in bursts,
+and a shorter look would take chance for merit.
 
 Rule: nothing here keeps state; the same views and the same chance give the same choice.
 """
@@ -13,11 +17,15 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from math import log2
 from typing import NamedTuple
 
 #: Seconds between two choices, and how many of them the optimistic slot stays where it is.
 ROUND_S = 10.0
 OPTIMISTIC_ROUNDS = 3
+
+#: What counts as giving and taking is what moved in this time.
+JUDGED_S = 2 * ROUND_S
 
 #: A peer is new for this long, and its ticket counts this much.
 NEW_S = 60.0
@@ -26,13 +34,25 @@ NEW_TICKETS = 3
 #: How long the round-robin of a seeder leaves a slot with one peer.
 TURN_S = 20.0
 
+#: How long a peer that gives nothing keeps a slot that no giver needs: time to unchoke us in return, which is
+#: decided every `ROUND_S`, and to send something.
+TRIAL_S = 30.0
+
+#: Slots by capacity: so many at so many bytes per second, one more for each doubling, one less for each half.
+#: Few slots on a slow line, or a piece takes its time to arrive anywhere and be passed on; not many more on a
+#: fast one, or nobody gets enough to care for.
+USUAL_SLOTS = 8
+USUAL_PER_S = 1 << 20
+LEAST_SLOTS = 3
+MOST_SLOTS = 20
+
 
 class Candidate(NamedTuple):
     """A connected peer that is interested in what we have."""
 
     peer: int
-    gives_per_s: float  # measured, to us
-    takes_per_s: float  # measured, from us
+    gives_per_s: float  # to us, over the last `JUDGED_S`
+    takes_per_s: float  # from us
     unchoked: bool
     for_s: float  # since it was last unchoked, or choked if it is choked
     joined_s: float  # since it joined
@@ -44,6 +64,13 @@ class Choice(NamedTuple):
 
     unchoked: frozenset[int]
     optimistic: int | None
+
+
+def slots_for(up_per_s: float) -> int:
+    """How many regular slots suit a line that carries so many bytes per second."""
+    if up_per_s <= 0:
+        return LEAST_SLOTS
+    return max(LEAST_SLOTS, min(MOST_SLOTS, int(USUAL_SLOTS + log2(up_per_s / USUAL_PER_S))))
 
 
 def choose(
@@ -69,20 +96,26 @@ def choose(
 
 
 def _by_merit(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best givers first; among those who give nothing whoever is served now, so that nothing flaps."""
-    return sorted(candidates, key=lambda c: (c.snubbing, -c.gives_per_s, not c.unchoked, -c.for_s))
+    """The best givers first, then the others in turns, then those who snub us."""
+    givers = sorted((c for c in candidates if c.gives_per_s and not c.snubbing), key=lambda c: -c.gives_per_s)
+    others = [c for c in candidates if not c.gives_per_s and not c.snubbing]
+    return [*givers, *_in_turns(others, TRIAL_S), *(c for c in candidates if c.snubbing)]
 
 
 def _by_need(candidates: Sequence[Candidate], slots: int) -> list[Candidate]:
-    """The fastest takers for half of the slots, then those whose turn is not over, then who waits longest."""
+    """The fastest takers for half of the slots, then the others in turns."""
     takers = sorted((c for c in candidates if c.unchoked and c.takes_per_s), key=lambda c: -c.takes_per_s)
     fast = takers[: (slots + 1) // 2]
     chosen = {candidate.peer for candidate in fast}
-    others = [candidate for candidate in candidates if candidate.peer not in chosen]
-    in_turn = [c for c in others if c.unchoked and c.for_s < TURN_S]
-    waiting = sorted((c for c in others if not c.unchoked), key=lambda c: -c.for_s)
-    done = sorted((c for c in others if c.unchoked and c.for_s >= TURN_S), key=lambda c: c.for_s)
-    return [*fast, *in_turn, *waiting, *done]
+    return [*fast, *_in_turns([c for c in candidates if c.peer not in chosen], TURN_S)]
+
+
+def _in_turns(candidates: Sequence[Candidate], turn_s: float) -> list[Candidate]:
+    """Those whose turn is not over, then who waits longest, then those that were served longest."""
+    in_turn = [c for c in candidates if c.unchoked and c.for_s < turn_s]
+    waiting = sorted((c for c in candidates if not c.unchoked), key=lambda c: -c.for_s)
+    done = sorted((c for c in candidates if c.unchoked and c.for_s >= turn_s), key=lambda c: c.for_s)
+    return [*in_turn, *waiting, *done]
 
 
 def _draw(rest: Sequence[Candidate], chance: random.Random) -> int:

@@ -27,6 +27,7 @@ from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.spreading import Spreading
+from microtorrd.core.superseeding import SuperSeeding
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import QUEUE_MAX, Uploading
 from microtorrd.core.workshop import Workshop
@@ -96,6 +97,7 @@ class Conversation:
         "_ourselves",
         "_said_we_want",
         "_spreading",
+        "_superseeding",
         "_swarm",
         "_uploading",
         "_workshop",
@@ -109,6 +111,7 @@ class Conversation:
         fetching: Fetching,
         uploading: Uploading,
         spreading: Spreading,
+        superseeding: SuperSeeding,
         book: Peerbook,
         client: str,
         listen_port: int,
@@ -122,6 +125,7 @@ class Conversation:
         self._fetching = fetching
         self._uploading = uploading
         self._spreading = spreading
+        self._superseeding = superseeding
         self._book = book
         self._client = client
         self._listen_port = listen_port
@@ -135,15 +139,16 @@ class Conversation:
 
     def greet(self, peer: Peer, now: float) -> None:
         """Introduce ourselves to a new peer."""
+        self._superseeding.hide(peer)
         words: list[Message] = []
         if peer.extended:
             words.append(Extended(0, self._introduction(peer).encode()))
         have = self._swarm.have
-        if peer.fast and have.complete:
-            words.append(HaveAll())
-        elif peer.fast and not have.count:
+        if peer.fast and (peer.shown is not None or not have.count):
             words.append(HaveNone())
-        elif len(have):
+        elif peer.fast and have.complete:
+            words.append(HaveAll())
+        elif peer.shown is None and len(have):
             words.append(BitfieldMessage(have.to_bytes()))
         self._swarm.tell(peer, *words)
         self._uploading.greet(peer, now)
@@ -179,7 +184,7 @@ class Conversation:
             yourip=their_ip,
             ipv4=self._elsewhere(peer, 4),
             ipv6=self._elsewhere(peer, 16),
-            upload_only=self._swarm.satisfied or None,
+            upload_only=(self._swarm.satisfied and peer.shown is None) or None,
             metadata_size=self._handout.size or None,
             info_hash=self._info_hash,
         )
@@ -258,6 +263,7 @@ class Conversation:
         swarm.availability.add_one(piece)
         if peer.handed or swarm.complete:
             self._spreading.has_now(peer, piece)
+            self._superseeding.has_now(peer, piece, now)
         if have.complete:
             swarm.availability.remove(have.bits)
             self._has_everything(peer)
@@ -276,6 +282,7 @@ class Conversation:
             self._has_more(peer, have, now)
         else:
             self._has_first(peer, have)
+            self._superseeding.show(peer, now)
 
     def _on_have_all(self, peer: Peer, _: HaveAll, now: float) -> None:
         if peer.known:
@@ -287,6 +294,7 @@ class Conversation:
         if peer.known:
             raise ProtocolError("a have-none that is not the first message")
         peer.known = True
+        self._superseeding.show(peer, now)
 
     def _has_more(self, peer: Peer, have: Bitfield, now: float) -> None:
         """The peer says again what it has."""

@@ -43,6 +43,7 @@ from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.ranking import Ranking
 from microtorrd.core.shares import Shares
 from microtorrd.core.spreading import Spreading
+from microtorrd.core.superseeding import SuperSeeding
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
 from microtorrd.core.verdicts import Verdicts
@@ -122,6 +123,7 @@ class Core:
         self.workshop = Workshop(swarm, lend=lend, suspicious=self.culprits.suspicious)
         self.fetching = Fetching(swarm, self.workshop)
         self.spreading = Spreading(swarm)
+        self.superseeding = SuperSeeding(swarm)
         self.uploading = Uploading(swarm, self.spreading, info_hash)
         self.verdicts = Verdicts(
             swarm,
@@ -137,6 +139,7 @@ class Core:
             fetching=self.fetching,
             uploading=self.uploading,
             spreading=self.spreading,
+            superseeding=self.superseeding,
             book=self.book,
             client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
             listen_port=port,
@@ -411,6 +414,7 @@ class Core:
                     peer.refused.clear()
             self.fetching.watch(now)
             self.uploading.tick(now)
+            self.superseeding.tick(now)
         if swarm.began_at is not None and self.lacking:
             self.shares.sample(swarm.down.total, began_at=swarm.began_at, now=now)
         self.comings.tick(now)
@@ -500,10 +504,13 @@ class Core:
         self.workshop.give_back_orphans()
 
     def _on_settings_changed(self, fact: events.SettingsChanged, _: float) -> None:
+        super_seed = self.swarm.choices.super_seed
         self.swarm.choices = fact.settings
         if fact.swarm is not None:
             self.swarm.settings = fact.swarm
         self.workshop.picker.sequential = fact.settings.sequential
+        if fact.settings.super_seed != super_seed:
+            self.superseeding.changed()
 
     def _on_wishes_changed(self, fact: events.WishesChanged, now: float) -> None:
         self.swarm.wishes = Wishes(self.swarm.geometry, fact.priorities)

@@ -392,7 +392,7 @@ class SwarmSettings:
 
     random_peer_share: float = 0.1  # of the choices of a peer to fetch from, how many are by lot
     always_unchoke: bool = False  # free-for-all, for closed LANs
-    upload_slots: int = 8  # regular unchoke slots a torrent, besides the optimistic one
+    upload_slots: int = 0  # regular unchoke slots a torrent, besides the optimistic one; 0: by capacity
     connections_per_torrent: int = 100
     dials_at_once: int = 16  # half-open connections a torrent
     pipeline_max_bytes: int = 8 << 20  # asked and not yet received, a peer
@@ -410,6 +410,7 @@ class TorrentSettings:
     wait_leechers: int = 0  # counts ourselves
     sequential: bool = False
     seed_after_download: bool = True
+    super_seed: bool = False  # when we have everything, show each peer a few pieces at a time (BEP 16)
 
 
 #: The states a torrent shows to people (SPEC 9).

@@ -30,6 +30,8 @@ def allowed_fast(host: str, info_hash: bytes, piece_count: int, size: int = SET_
             packed, kept = address.packed, V6_KEPT
     else:
         packed, kept = address.packed, V4_KEPT
+    if size <= 0:
+        return []
     if piece_count <= size:
         return list(range(piece_count))
     chosen: dict[int, None] = {}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
+from bitarray import bitarray
+
 from microtorrd.core.events import Address, BlockRequest, PeerJoined, PeerView, Source
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES
@@ -124,6 +126,8 @@ class Peer:
     """One connection whose handshake is done."""
 
     __slots__ = (
+        "_down_marks",
+        "_up_marks",
         "address",
         "allowed",
         "am_choking",
@@ -155,6 +159,8 @@ class Peer:
         "metadata_number",
         "noise",
         "number",
+        "offered",
+        "offered_at",
         "offers",
         "optimistic",
         "partials",
@@ -164,6 +170,7 @@ class Peer:
         "pipeline",
         "queue",
         "refused",
+        "shown",
         "snubbed",
         "source",
         "suggested",
@@ -227,10 +234,31 @@ class Peer:
         self.queue: dict[BlockRequest, None] = {}  # ordered to be served and not yet sent, oldest first
         self.fast_given: frozenset[int] = frozenset()  # pieces we serve it although we choke it
         self.suggested: dict[int, None] = {}  # pieces we suggested and it has not asked for
+        self.shown: bitarray | None = None  # pieces we told it of, None: all that we have (BEP 16)
+        self.offered: dict[
+            int, float | None
+        ] = {}  # of these, what it has not passed on; since when it has it
+        self.offered_at = 0.0  # when it was last shown one
         self.handed: dict[int, None] = {}  # pieces it has from nobody but us as yet, begun
 
         self.down = RateMeter()
         self.up = RateMeter()
+        self._down_marks = self._up_marks = (0, 0)  # the totals before the last round of the choker, and now
+
+    @property
+    def gave_lately(self) -> int:
+        """Bytes that it sent us since the round before the last one."""
+        return self.down.total - self._down_marks[0]
+
+    @property
+    def took_lately(self) -> int:
+        """Bytes that we sent it since the round before the last one."""
+        return self.up.total - self._up_marks[0]
+
+    def end_round(self) -> None:
+        """The choker has chosen: what follows belongs to the next round."""
+        self._down_marks = (self._down_marks[1], self.down.total)
+        self._up_marks = (self._up_marks[1], self.up.total)
 
     def has(self, piece: int) -> bool:
         """Whether the peer has this piece."""

@@ -117,7 +117,7 @@ class Spreading:
     def _active(self) -> bool:
         """Whether there is something to hand out; prepares it."""
         swarm = self._swarm
-        if not swarm.complete:
+        if not swarm.complete or swarm.choices.super_seed:
             return False
         if self._given is None:
             takers = sum(not peer.is_seed and peer.peer_interested for peer in swarm.peers.values())

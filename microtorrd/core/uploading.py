@@ -32,6 +32,9 @@ QUEUE_SLACK = 4
 #: What we refuse to serve while we choke: the allowed fast set is for those who have nothing.
 FAST_QUEUE_MAX = 64
 
+#: It is no more than one piece in so many: of a short content it would be a share worth riding free for.
+FAST_SHARE = 64
+
 #: Cancels that come in a row are carried out so many at a time.
 WITHDRAWN_TOGETHER = 256
 
@@ -39,7 +42,16 @@ WITHDRAWN_TOGETHER = 256
 class Uploading:
     """The serving side of one torrent."""
 
-    __slots__ = ("_info_hash", "_optimistic", "_round", "_round_at", "_spreading", "_swarm")
+    __slots__ = (
+        "_capacity_per_s",
+        "_info_hash",
+        "_optimistic",
+        "_round",
+        "_round_at",
+        "_sent_before",
+        "_spreading",
+        "_swarm",
+    )
 
     def __init__(self, swarm: Swarm, spreading: Spreading, info_hash: bytes) -> None:
         self._swarm = swarm
@@ -48,6 +60,13 @@ class Uploading:
         self._optimistic: int | None = None
         self._round = 0
         self._round_at = float("-inf")
+        self._capacity_per_s = float(choker.USUAL_PER_S)  # of our line, as far as it has shown
+        self._sent_before = 0  # in all, until the last round
+
+    @property
+    def slots(self) -> int:
+        """Regular slots: what the operator says, or by capacity."""
+        return self._swarm.settings.upload_slots or choker.slots_for(self._capacity_per_s)
 
     # ------------------------------------------------------------------------------------ interest, slots
 
@@ -56,11 +75,20 @@ class Uploading:
         swarm = self._swarm
         if swarm.settings.always_unchoke:
             self._unchoke(peer, now)
-        elif peer.fast and self._slots_free() <= 0 and swarm.have.count:
-            pieces = allowed_fast(peer.host, self._info_hash, swarm.geometry.piece_count)
+        elif peer.fast and self._slots_free() <= 0 and self._gives_for_nothing():
+            count = swarm.geometry.piece_count
+            pieces = allowed_fast(peer.host, self._info_hash, count, min(SET_SIZE, count // FAST_SHARE))
             peer.fast_given = frozenset(piece for piece in pieces if swarm.have[piece])
             if peer.fast_given:
                 swarm.tell(peer, *(AllowedFast(piece) for piece in sorted(peer.fast_given)))
+
+    def _gives_for_nothing(self) -> bool:
+        """Whether those that wait get a few pieces meanwhile (BEP 6): not of a seeder whose pieces are not
+        all out yet. Neighbours have the same set: it would send these to all before the others to anybody."""
+        swarm = self._swarm
+        if swarm.complete:
+            return not swarm.choices.super_seed and not swarm.availability.unowned().any()
+        return bool(swarm.have.count)
 
     def interested(self, peer: Peer, now: float) -> None:
         """The peer wants something of us."""
@@ -87,14 +115,14 @@ class Uploading:
         self.fill_slots(now)
 
     def fill_slots(self, now: float) -> None:
-        """Free slots go to whoever has waited longest."""
+        """Free slots go to whoever gives us most, or has waited longest."""
         swarm = self._swarm
         free = self._slots_free()
         always = swarm.settings.always_unchoke
         if free <= 0 and not always:
             return
         waiting = [peer for peer in swarm.peers.values() if peer.peer_interested and peer.am_choking]
-        waiting.sort(key=lambda peer: peer.choked_at)
+        waiting.sort(key=lambda peer: (-peer.gave_lately, peer.choked_at))
         for peer in waiting if always else waiting[:free]:
             self._unchoke(peer, now)
 
@@ -109,9 +137,11 @@ class Uploading:
         swarm = self._swarm
         rotate = self._round % choker.OPTIMISTIC_ROUNDS == 0
         self._round += 1
+        candidates = [self._candidate(peer, now) for peer in swarm.peers.values() if peer.peer_interested]
+        self._judge_capacity(contested=len(candidates) > self.slots)
         choice = choker.choose(
-            [self._candidate(peer, now) for peer in swarm.peers.values() if peer.peer_interested],
-            slots=swarm.settings.upload_slots,
+            candidates,
+            slots=self.slots,
             seeding=swarm.satisfied,
             always=swarm.settings.always_unchoke,
             optimistic=None if rotate else self._optimistic,
@@ -119,6 +149,7 @@ class Uploading:
         )
         self._optimistic = choice.optimistic
         for peer in swarm.peers.values():
+            peer.end_round()
             peer.optimistic = peer.number == choice.optimistic
             if peer.number in choice.unchoked:
                 if peer.am_choking:
@@ -128,11 +159,21 @@ class Uploading:
             elif not peer.am_choking and choice.optimistic is not None:
                 self._choke(peer, now)  # slots are contested: nobody comes back into one without asking
 
+    def _judge_capacity(self, *, contested: bool) -> None:
+        """What the last round carried is what our line carries, where there was somebody for every slot."""
+        sent = self._swarm.up.total
+        per_s = (sent - self._sent_before) / choker.ROUND_S
+        self._sent_before = sent
+        if per_s > self._capacity_per_s:
+            self._capacity_per_s = per_s
+        elif contested:  # slowly: a round may have been idle
+            self._capacity_per_s = max(per_s, self._capacity_per_s / 2)
+
     def _candidate(self, peer: Peer, now: float) -> choker.Candidate:
         return choker.Candidate(
             peer=peer.number,
-            gives_per_s=peer.down.rate(now),
-            takes_per_s=peer.up.rate(now),
+            gives_per_s=peer.gave_lately / choker.JUDGED_S,
+            takes_per_s=peer.took_lately / choker.JUDGED_S,
             unchoked=not peer.am_choking,
             for_s=now - (peer.choked_at if peer.am_choking else peer.unchoked_at),
             joined_s=now - peer.joined_at,
@@ -141,7 +182,7 @@ class Uploading:
 
     def _slots_free(self) -> int:
         taken = sum(peer.peer_interested and not peer.am_choking for peer in self._swarm.peers.values())
-        return self._swarm.settings.upload_slots - taken
+        return self.slots - taken
 
     def _unchoke(self, peer: Peer, now: float) -> None:
         peer.am_choking = False
@@ -171,7 +212,8 @@ class Uploading:
             self._requested_in_vain(peer, requests)
             return
         swarm = self._swarm
-        geometry, bits = swarm.geometry, swarm.have.bits
+        geometry = swarm.geometry
+        bits = swarm.have.bits if peer.shown is None else peer.shown
         whole, pieces = geometry.piece_length, geometry.piece_count - 1  # the last piece may be shorter
         refused: list[BlockRequest] = []
         before = len(queue)
@@ -228,6 +270,7 @@ class Uploading:
     def _requested_in_vain(self, peer: Peer, requests: Iterable[BlockRequest]) -> None:
         """Requests of a peer that we choke, or that asks for too much at a time."""
         swarm = self._swarm
+        bits = swarm.have.bits if peer.shown is None else peer.shown
         served: list[BlockRequest] = []
         refused: list[BlockRequest] = []
         bound = FAST_QUEUE_MAX if peer.am_choking else QUEUE_MAX
@@ -236,7 +279,7 @@ class Uploading:
         for request in requests:
             piece, _, _ = swarm.geometry.admit_request(*request)
             entitled = not peer.am_choking or piece in peer.fast_given
-            if entitled and swarm.have[piece] and len(peer.queue) < bound:
+            if entitled and bits[piece] and len(peer.queue) < bound:
                 if request not in peer.queue:
                     peer.queue[request] = None
                     served.append(request)

@@ -73,6 +73,10 @@ MIGRATIONS = (
         up_limit INTEGER NOT NULL
     );
     """,
+    """
+    ALTER TABLE torrents ADD COLUMN super_seed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE magnets ADD COLUMN super_seed INTEGER NOT NULL DEFAULT 0
+    """,
 )
 
 _CAUSES = {

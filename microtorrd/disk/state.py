@@ -49,6 +49,7 @@ class TorrentRecord:
     wait_leechers: int = 0
     sequential: bool = False
     seed_after_download: bool = True
+    super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
     seed_only: bool = False  # the operator brought the data along: never write to it
     down_limit: int = 0  # bytes/s, 0 for none
     up_limit: int = 0
@@ -81,6 +82,7 @@ class MagnetRecord:
     wait_leechers: int = 0
     sequential: bool = False
     seed_after_download: bool = True
+    super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
     down_limit: int = 0
     up_limit: int = 0
 
@@ -330,7 +332,9 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
 #: Texts are kept as bytes, since paths and names need not be valid Unicode.
 _TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to", "link"})
 _ALIKE = frozenset({"save_to", "label", "boot_id"})
-_FLAGS = frozenset({"stopped", "sequential", "seed_after_download", "seed_only", "confirmed", "dirty"})
+_FLAGS = frozenset(
+    {"stopped", "sequential", "seed_after_download", "super_seed", "seed_only", "confirmed", "dirty"}
+)
 
 
 def _insert(execute: Callable[..., sqlite3.Cursor], record: TorrentRecord) -> None:

@@ -50,6 +50,7 @@ class SessionApi(Protocol):
         label: str,
         sequential: bool,
         seed_after_download: bool | None,
+        super_seed: bool | None,
     ) -> Row: ...
 
     def add_magnet(
@@ -65,6 +66,7 @@ class SessionApi(Protocol):
         label: str,
         sequential: bool,
         seed_after_download: bool | None,
+        super_seed: bool | None,
     ) -> Row: ...
 
     def magnet(self, id: str) -> str: ...
@@ -79,7 +81,7 @@ class SessionApi(Protocol):
 
     def resume(self, id: str) -> dict[str, Any]: ...
 
-    def seed(self, id: str) -> dict[str, Any]: ...
+    def seed(self, id: str, super_seed: bool | None) -> dict[str, Any]: ...
 
     def verify(self, id: str) -> dict[str, Any]: ...
 

@@ -151,6 +151,7 @@ def _add(services: Services, params: p.Add, caller: Caller) -> Row:
         label=params.label,
         sequential=params.sequential,
         seed_after_download=params.seed_after_download,
+        super_seed=params.super_seed,
     )
 
 
@@ -169,6 +170,7 @@ def _add_magnet(services: Services, params: p.Add) -> Row:
         label=params.label,
         sequential=params.sequential,
         seed_after_download=params.seed_after_download,
+        super_seed=params.super_seed,
     )
 
 
@@ -204,8 +206,8 @@ def _resume(services: Services, params: p.One, caller: Caller) -> dict[str, Any]
     return services.session.resume(params.id)
 
 
-def _seed(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:
-    return services.session.seed(params.id)
+def _seed(services: Services, params: p.Seed, caller: Caller) -> dict[str, Any]:
+    return services.session.seed(params.id, params.super_seed)
 
 
 def _verify(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:
@@ -355,7 +357,7 @@ _ROWS = (
     Method(
         "torrent.seed",
         "Let it run, and go on seeding when it is whole.",
-        p.One,
+        p.Seed,
         r.Torrents,
         _seed,
         changes=True,

@@ -65,6 +65,13 @@ class Add(Struct, kw_only=True, forbid_unknown_fields=True):
     seed_after_download: Annotated[
         bool | None, Meta(description="Seed when it is whole, or stop; null: as the daemon is configured.")
     ] = None
+    super_seed: Annotated[
+        bool | None,
+        Meta(
+            description="Show each peer a few pieces at a time while seeding (BEP 16); null: as the daemon "
+            "is configured for data that is there already, else not."
+        ),
+    ] = None
 
 
 class ListTorrents(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +94,16 @@ class One(Struct, kw_only=True, forbid_unknown_fields=True):
     """The torrent that is meant."""
 
     id: Id
+
+
+class Seed(Struct, kw_only=True, forbid_unknown_fields=True):
+    """The torrent that is to seed, and how."""
+
+    id: Id
+    super_seed: Annotated[
+        bool | None,
+        Meta(description="Show each peer a few pieces at a time (BEP 16), or everything; null: as it is."),
+    ] = None
 
 
 class Remove(Struct, kw_only=True, forbid_unknown_fields=True):

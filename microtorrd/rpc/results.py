@@ -72,6 +72,7 @@ class Settings(TypedDict):
     wait_leechers: int
     sequential: bool
     seed_after_download: bool
+    super_seed: bool
     down: int
     up: int
 

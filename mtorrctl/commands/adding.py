@@ -56,6 +56,12 @@ _COUNT = click.IntRange(0, 100_000)
     default=None,
     help="When it is whole, seed it or stop it; else as the daemon is configured.",
 )
+@click.option(
+    "--super-seed/--no-super-seed",
+    "super_seed",
+    default=None,
+    help="When seeding, show each peer a few pieces at a time, or everything.",
+)
 @json_option
 @socket_option
 def add(
@@ -73,6 +79,7 @@ def add(
     label: str,
     sequential: bool,
     seed_after: bool | None,
+    super_seed: bool | None,
     as_json: bool,
     socket: str | None,
 ) -> None:
@@ -116,6 +123,7 @@ def add(
         "label": label,
         "sequential": sequential,
         "seed_after_download": seed_after,
+        "super_seed": super_seed,
     }
     end = None if timeout is None else time.monotonic() + timeout
     rows: list[dict[str, Any]] = []

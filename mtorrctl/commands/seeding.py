@@ -32,6 +32,12 @@ from mtorrctl.exits import WrongUsage
 @recipe_options
 @click.option("--up", type=RATE, default=0, metavar="RATE", help="Upload limit, as `500 kB/s`.")
 @click.option("--label", default="", metavar="WORD", help="A word of your own, shown by list --json.")
+@click.option(
+    "--super/--no-super",
+    "super_seed",
+    default=None,
+    help="Super-seed: show each peer a few pieces at a time, or everything.",
+)
 @json_option
 @socket_option
 def seed(
@@ -40,6 +46,7 @@ def seed(
     output: str | None,
     up: int,
     label: str,
+    super_seed: bool | None,
     as_json: bool,
     socket: str | None,
     **recipe: Any,
@@ -52,6 +59,10 @@ def seed(
     With an ID (where nothing of that name lies in the directory) a torrent of the daemon is started, and goes
     on seeding when it is whole, whatever was chosen when it was added.
 
+    With --super each peer is shown a few pieces at a time, and the next ones when others have got them from
+    it (BEP 16): a first seeder with little upload then gives about one copy to foreign clients, and more
+    slowly where they pass little on. microtorrd's own need nothing of the kind.
+
     With --json it prints an object a line for each PATH: mtorrent (as of `create --json`) and torrent (as of
     `list --json`); for IDs one object: torrents and errors.
 
@@ -60,6 +71,7 @@ def seed(
       mtorrctl seed /srv/images/ubuntu.iso -t http://tracker.example.org:8888/announce
       mtorrctl seed dataset/ --up '10 MB/s'
       mtorrctl seed 3f9a
+      mtorrctl seed release.iso --super --up '2 MB/s'
     """
     asked = read_recipe(recipe)
     paths = [item for item in what if os.path.lexists(item) or "/" in item]
@@ -77,7 +89,7 @@ def seed(
         open_client(socket).close()  # before an hour of hashing: does a daemon answer at all?
         made = create(path, output, asked, keep_same=not asks_for_more(recipe))
         warn_of_skipped(made)
-        options = {"seed_path": absolute(path), "up": up, "label": label}
+        options = {"seed_path": absolute(path), "up": up, "label": label, "super_seed": super_seed}
         with open_client(socket) as client:
             row = _add_or_seed(client, made, options)
         if as_json:
@@ -87,7 +99,9 @@ def seed(
 
     errors = each(paths, share, of=len(what))
     if ids:
-        errors += act_on_each(socket, ids, "torrent.seed", {}, done="seeding", as_json=as_json)
+        errors += act_on_each(
+            socket, ids, "torrent.seed", {"super_seed": super_seed}, done="seeding", as_json=as_json
+        )
     finish(errors, len(what))
 
 
@@ -96,4 +110,6 @@ def _add_or_seed(client: Client, made: Created, options: dict[str, Any]) -> Any:
     try:
         return client.call("torrent.add", metainfo=made.raw, **options)
     except Duplicate:
-        return client.call("torrent.seed", id=made.facts["info_hash"])["torrents"][0]
+        return client.call("torrent.seed", id=made.facts["info_hash"], super_seed=options["super_seed"])[
+            "torrents"
+        ][0]

@@ -262,7 +262,17 @@ def test_add_sends_the_file_and_the_options(shell: Shell, house: House) -> None:
         "add",
         file_of(shell),
         *("--save-to", "down", "--paused", "--wait-seeders", "2", "--wait-leechers", "1"),
-        *("--down", "1 MB/s", "--up", "none", "--label", "os", "--sequential", "--stop-after"),
+        *(
+            "--down",
+            "1 MB/s",
+            "--up",
+            "none",
+            "--label",
+            "os",
+            "--sequential",
+            "--stop-after",
+            "--super-seed",
+        ),
     )
     assert (ran.code, ran.out) == (0, f"stopped ubuntu.iso in {shell.directory}/down\n")
     assert house.session.added == [
@@ -277,6 +287,7 @@ def test_add_sends_the_file_and_the_options(shell: Shell, house: House) -> None:
             "label": "os",
             "sequential": True,
             "seed_after_download": False,
+            "super_seed": True,
         }
     ]
 

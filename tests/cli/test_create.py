@@ -241,3 +241,13 @@ def test_metainfo_is_not_content(shell: Shell, house: House, content: Path) -> N
 def test_without_a_daemon_nothing_is_hashed_first(lone_shell: Shell, content: Path) -> None:
     assert lone_shell.run("seed", content).code == 3
     assert not (lone_shell.directory / "data set.mtorrent").exists()
+
+
+def test_super_seeding_is_a_choice(shell: Shell, house: House, content: Path) -> None:
+    assert shell.run("seed", content, "--super").code == 0
+    assert house.session.added[-1]["super_seed"] is True
+    assert shell.run("seed", content, "--no-super").code == 0  # it is there already
+    (row,) = house.session.rows.values()
+    assert shell.run("seed", row["info_hash"], "--super").code == 0
+    assert shell.run("seed", row["info_hash"]).code == 0
+    assert [choice for _, choice in house.session.super_seeding] == [False, True, None]

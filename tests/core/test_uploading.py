@@ -180,20 +180,35 @@ def test_the_set_of_other_addresses() -> None:
 
 
 def test_who_has_to_wait_for_a_slot_gets_a_few_pieces_all_the_same() -> None:
-    rig = Rig("x" * 50, settings=SwarmSettings(upload_slots=1))
+    rig = Rig("x" * 700 + ".", settings=SwarmSettings(upload_slots=1))
     leecher(rig, 1)
     words = told(rig.connect(2, host="80.4.4.200"), 2)
     free = [message.piece for message in words if isinstance(message, AllowedFast)]
-    assert sorted(free) == sorted(allowed_fast("80.4.4.200", INFO_HASH, 50))
+    assert sorted(free) == sorted(allowed_fast("80.4.4.200", INFO_HASH, 701))
     rig.say(2, Interested())
-    other = next(piece for piece in range(50) if piece not in free)
+    other = next(piece for piece in range(700) if piece not in free)
     orders = rig.do(RequestsReceived(2, [(free[0], 0, BLOCK), (other, 0, BLOCK)]))
     assert of(orders, Serve) == [Serve(2, [(free[0], 0, BLOCK)])]
     assert told(orders, 2) == [Reject(other, 0, BLOCK)]
 
 
+def test_of_a_short_content_fewer_pieces_are_free() -> None:
+    rig = Rig("x" * 128 + ".", settings=SwarmSettings(upload_slots=1))
+    leecher(rig, 1)
+    assert sum(isinstance(message, AllowedFast) for message in told(rig.connect(2), 2)) == 2
+
+
+def test_a_seeder_gives_nothing_for_nothing_while_some_pieces_are_nowhere_else() -> None:
+    rig = Rig("x" * 700, settings=SwarmSettings(upload_slots=1))
+    leecher(rig, 1)
+    assert not any(isinstance(message, AllowedFast) for message in told(rig.connect(2), 2))
+    rig.join(3, "x" * 350 + "." * 350)
+    rig.join(4, "." * 350 + "x" * 350)
+    assert any(isinstance(message, AllowedFast) for message in told(rig.connect(5), 5))
+
+
 def test_the_free_pieces_end_when_it_has_some_and_are_bounded() -> None:
-    rig = Rig("x" * 50, blocks=64, settings=SwarmSettings(upload_slots=1))
+    rig = Rig("x" * 700 + ".", blocks=64, settings=SwarmSettings(upload_slots=1))
     leecher(rig, 1)
     rig.join(2, host="80.4.4.200")
     free = sorted(rig.peer(2).fast_given)

@@ -46,6 +46,7 @@ class FakeSession:
         self.rows: dict[str, Row] = {}
         self.parsed: dict[str, Metainfo] = {}
         self.added: list[dict[str, Any]] = []
+        self.super_seeding: list[tuple[str, bool | None]] = []  # what `seed` was told
         self.calls: list[tuple[Any, ...]] = []
         self.torrent_limits: dict[str, dict[str, int]] = {}
         self.session_limits = {"down": 0, "up": 0}
@@ -141,6 +142,7 @@ class FakeSession:
                 "wait_leechers": 0,
                 "sequential": False,
                 "seed_after_download": True,
+                "super_seed": False,
                 **self.torrent_limits[row["info_hash"]],
             },
             "confirmed": False,
@@ -155,7 +157,8 @@ class FakeSession:
     def resume(self, id: str) -> dict[str, Any]:
         return self._change("resume", id, "downloading")
 
-    def seed(self, id: str) -> dict[str, Any]:
+    def seed(self, id: str, super_seed: bool | None) -> dict[str, Any]:
+        self.super_seeding.append((id, super_seed))
         return self._change("seed", id, "seeding")
 
     def verify(self, id: str) -> dict[str, Any]:

@@ -190,6 +190,7 @@ def test_add_hands_everything_on(desk: Desk) -> None:
         "label": "os",
         "sequential": True,
         "seed_after_download": False,
+        "super_seed": True,
     }
     row = desk.ok("torrent.add", metainfo=mtorrent("new"), **options)
     assert desk.session.added[-1] == options
