@@ -58,7 +58,7 @@ class SuperSeeding:
     def show(self, peer: Peer, now: float) -> None:
         """Show the peer as much as it may see now."""
         swarm, shown = self._swarm, peer.shown
-        if shown is None or peer.is_seed or not self.active:
+        if shown is None or peer.wants_nothing or not self.active:
             return
         lacking = ~shown if peer.have is None else ~(shown | peer.have.bits)
         if not lacking.any():
@@ -99,7 +99,7 @@ class SuperSeeding:
         swarm = self._swarm
         if swarm.availability[piece] >= 2:
             return True
-        return sum(not peer.is_seed and not peer.web_seed for peer in swarm.peers.values()) < 2
+        return sum(not peer.wants_nothing and not peer.web_seed for peer in swarm.peers.values()) < 2
 
     def tick(self, now: float) -> None:
         """Once a second: whose patience was long enough."""
