@@ -18,7 +18,7 @@ from bench import namespaces
 from bench.foreign import Foreign
 from bench.namespaces import Network
 from bench.places import LOOPBACK
-from tests.interop import matrix
+from tests.interop import matrix, race
 from tests.interop.meeting import Meeting
 
 MEETING = pytest.StashKey[Meeting]()
@@ -90,6 +90,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.getreports(outcome)
         if isinstance(report, pytest.TestReport)
     ]
+    for report in reports:
+        figures = dict(report.user_properties).get(race.PROPERTY)
+        if figures and report.when == "call":
+            terminalreporter.section(report.nodeid.rpartition("::")[2])
+            terminalreporter.write_line(str(figures))
     lines = matrix.table(reports)
     if lines:
         terminalreporter.section("interoperation")
