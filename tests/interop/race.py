@@ -68,7 +68,8 @@ class Outcome:
             lines.append(f"{name:14} {seconds:6.1f} s{ratio}")
         lines.append(
             f"one copy takes the seeder {self.size_bytes / self.seeder_up:.1f} s; "
-            f"median {self.median_s:.1f} s, slowest {self.slowest_s:.1f} s ({self.slowest_s / self.median_s:.2f} times the median)"
+            f"median {self.median_s:.1f} s, slowest {self.slowest_s:.1f} s "
+            f"({self.slowest_s / self.median_s:.2f} times the median)"
         )
         if self.sent_bytes:
             lines.append(f"share ratio of microtorrd among the leechers: {self.ratio:.2f}")
