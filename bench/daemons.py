@@ -48,6 +48,7 @@ class Daemon:
             "listen.port": 0,
             "listen.addresses": "127.0.0.1",
             "storage.save_to": self.save_to,
+            "swarm.local_discovery": "false",
             **{name.replace("__", "."): value for name, value in settings.items()},
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -104,6 +104,11 @@ class Resolver:
         """Whether a connection is welcome."""
         return self.resolution.running and not self._gone
 
+    @property
+    def is_public(self) -> bool:
+        """Whether others than trackers may lead peers to it: as long as nobody knows better."""
+        return True
+
     def note(self, kind: str, **facts: Any) -> None:
         """Publish a note."""
         notes = self.facilities.notes

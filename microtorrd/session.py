@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
@@ -19,6 +20,7 @@ from microtorrd import logs, rows
 from microtorrd.changes import ROWS_AT_ONCE, Changes
 from microtorrd.config import Config
 from microtorrd.content import Content
+from microtorrd.core.events import Address, AddressesFound
 from microtorrd.errors import (
     NotAllowed,
     StorageError,
@@ -27,6 +29,8 @@ from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
 from microtorrd.intake import Intake
 from microtorrd.net.connect import Joined, Listener
+from microtorrd.net.discovery import Discovery
+from microtorrd.net.neighbourhood import ways
 from microtorrd.notes import Subscription
 from microtorrd.proto.magnet import Magnet, format_magnet
 from microtorrd.resolver import Resolver
@@ -70,6 +74,7 @@ class Session:
         self.facilities = Facilities.make(config, crew=crew, clock=clock)
         self._intake = Intake(self.roster, self.facilities, crew)
         self._listener: Listener | None = None
+        self._discovery: Discovery | None = None
         self._changes = Changes(breathe)
 
     # --------------------------------------------------------------------------------- life and death
@@ -78,6 +83,7 @@ class Session:
         """Open listeners and database; load the torrents behind it. Raises ConfigError or StorageError."""
         facilities = self.facilities
         self._listener = facilities.listen(resolve=self.roster.of_swarm, accept=self._accept)
+        self._discover()
         facilities.ledger.start()
         for record in facilities.ledger.summaries():
             self.roster.enter(Torrent(Content(record, facilities), facilities))
@@ -97,6 +103,8 @@ class Session:
         facilities, deadline = self.facilities, time.monotonic() + timeout_s
         if self._listener is not None:
             self._listener.close()
+        if self._discovery is not None:
+            self._discovery.close()
         self._to_load.clear()
         for number, member in enumerate(self.roster.members(), 1):
             member.halt()
@@ -118,6 +126,7 @@ class Session:
         """Adopt what may change while running: limits, and how swarms are dealt with."""
         self.config = config
         self.facilities.apply(config)
+        self._discover()
         for member in self.roster.members():
             member.settings_changed()
 
@@ -326,6 +335,34 @@ class Session:
             joined.sock.close()
         else:
             torrent.adopt(joined)
+
+    def _discover(self) -> None:
+        """Look for neighbours, or look for them no more, as the setting says."""
+        wanted = self.config.swarm.local_discovery and not self._stopping
+        if not wanted and self._discovery is not None:
+            self._discovery.close()
+            self._discovery = None
+        elif wanted and self._discovery is None and self._listener is not None and self._listener.places:
+            listened = [host for host, _ in self._listener.places]
+            self._discovery = Discovery(
+                crew=self._crew.child("discovery"),
+                port=self._listener.port,
+                ways=partial(ways, self.config.listen.interface, listened),
+                present=self._shown_to_neighbours,
+                heard=self._hear_neighbour,
+            )
+            self._discovery.start()
+
+    def _shown_to_neighbours(self) -> Iterator[bytes]:
+        """The swarm ids of what is shared with anybody."""
+        for member in self.roster.members():
+            if member.takes_peers and member.is_public:
+                yield from member.swarm_ids
+
+    def _hear_neighbour(self, swarm_id: bytes, address: Address) -> None:
+        member = self.roster.of_swarm(swarm_id)
+        if member is not None and member.takes_peers and member.is_public:
+            member.post((AddressesFound((address,), "lsd"),))
 
     def _tick_forever(self) -> None:
         notes = self.facilities.notes

@@ -350,6 +350,15 @@ class Swarm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             live=True,
         ),
     ] = False
+    local_discovery: Annotated[
+        bool,
+        setting(
+            "Tell neighbours in the same network by multicast what is shared here, and hear it from them "
+            "(BEP 14): finds peers without a tracker; never done for private torrents, nor on loopback.",
+            kind="switch",
+            live=True,
+        ),
+    ] = True
     ban_after: Annotated[
         int,
         setting(

@@ -141,6 +141,11 @@ class Torrent:
         return None if self.core is None else self.core.have
 
     @property
+    def is_public(self) -> bool:
+        """Whether others than trackers may lead peers to it (BEP 27)."""
+        return not self.content.private
+
+    @property
     def is_parked(self) -> bool:
         """Whether a disk error holds it whose cause may go away by itself."""
         failure = self.content.failure

@@ -31,6 +31,8 @@ class Foreign:
     tells_completion: ClassVar[bool] = True
     #: Whether it makes the files of a torrent that have no bytes.
     makes_empty_files: ClassVar[bool] = True
+    #: Whether it looks for its neighbours (BEP 14) beside asking the tracker.
+    local_discovery: ClassVar[bool] = False
 
     def __init__(
         self, home: Path, place: Place, *, measured: bool = False, upload_bytes_per_s: int = 0

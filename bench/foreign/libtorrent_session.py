@@ -1,7 +1,8 @@
 """A libtorrent session with one torrent, as a program: ADDRESS SOURCE SAVE_TO UPLOAD_BYTES_PER_S HOW.
 
 SOURCE is a metainfo file or a magnet link. HOW is `watched`: all that libtorrent reports goes to standard
-output; or `measured`: only what an application asks for does, and it speaks TCP only. Ends with SIGTERM.
+output; `neighbourly`: it looks for its neighbours, too; or `measured`: only what an application asks for is said,
+and it speaks TCP only. Ends with SIGTERM.
 """
 
 from __future__ import annotations
@@ -13,11 +14,10 @@ from typing import Any
 import libtorrent
 
 CATEGORIES = libtorrent.alert.category_t
+ALL: Any = CATEGORIES.all_categories & ~(CATEGORIES.stats_notification | CATEGORIES.picker_log_notification)
 HOW: dict[str, Any] = {
-    "watched": {
-        "alert_mask": CATEGORIES.all_categories
-        & ~(CATEGORIES.stats_notification | CATEGORIES.picker_log_notification)
-    },
+    "watched": {"alert_mask": ALL},
+    "neighbourly": {"alert_mask": ALL, "enable_lsd": True},
     "measured": {
         "alert_mask": CATEGORIES.error_notification | CATEGORIES.status_notification,
         "enable_incoming_utp": False,

@@ -26,7 +26,8 @@ class Libtorrent(Foreign):
 
     def join(self, source: Path | str, save_to: Path) -> None:
         """One session with one torrent."""
-        options = (str(self.upload_bytes_per_s), "measured" if self.measured else "watched")
+        how = "neighbourly" if self.local_discovery else "measured" if self.measured else "watched"
+        options = (str(self.upload_bytes_per_s), how)
         self.run(sys.executable, SESSION, self.place.address, source, save_to, *options)
 
     def has_metadata(self) -> bool:

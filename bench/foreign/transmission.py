@@ -36,7 +36,7 @@ class Transmission(Foreign):
             "bind-address-ipv4": self.place.address,
             "dht-enabled": False,
             "download-dir": str(save_to),
-            "lpd-enabled": False,
+            "lpd-enabled": self.local_discovery,
             "message-level": 1 if self.measured else 3,
             "port-forwarding-enabled": False,
             "rpc-bind-address": "127.0.0.1",

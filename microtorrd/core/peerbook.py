@@ -117,6 +117,9 @@ class Peerbook:
             if entry is not None:
                 if source == "operator":
                     entry.source, entry.failures = source, 0
+                elif source == "lsd" and entry.state == "idle" and entry.failures:
+                    entry.failures = 0  # it is up, and near
+                    self._rest(address, entry, now, 0.0)
                 continue
             if address in self._barred or not 0 < address[1] < 65536:
                 continue
