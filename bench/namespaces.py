@@ -49,6 +49,8 @@ class Network:
         _ip("-netns", self.name, "link", "set", port, "master", "bridge", "up")
         _ip("-netns", namespace, "address", "add", f"{address}/24", "dev", "eth0")
         _ip("-netns", namespace, "link", "set", "eth0", "up")
+        # Transmission's local discovery leaves it to the routes where a group is.
+        _ip("-netns", namespace, "route", "add", "224.0.0.0/4", "dev", "eth0")
         return Place(address, ("ip", "netns", "exec", namespace))
 
     def _add_namespace(self, namespace: str) -> None:

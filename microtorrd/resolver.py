@@ -20,6 +20,7 @@ from gevent import socket
 from microtorrd import __version__, logs
 from microtorrd.core import events
 from microtorrd.core.events import Address, Fact
+from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.resolving import Judge, Judged, Resolution
 from microtorrd.disk.files import FileSet
 from microtorrd.disk.state import MagnetRecord
@@ -103,6 +104,11 @@ class Resolver:
     def takes_peers(self) -> bool:
         """Whether a connection is welcome."""
         return self.resolution.running and not self._gone
+
+    @property
+    def book(self) -> Peerbook:
+        """The addresses that it knows, to be read only."""
+        return self.resolution.book
 
     @property
     def is_public(self) -> bool:

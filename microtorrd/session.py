@@ -361,7 +361,10 @@ class Session:
 
     def _hear_neighbour(self, swarm_id: bytes, address: Address) -> None:
         member = self.roster.of_swarm(swarm_id)
-        if member is not None and member.takes_peers and member.is_public:
+        if member is None or not member.is_public:
+            return
+        # Every five minutes they say it again; nobody is woken for what is known.
+        if member.book is None or member.book.state(address) in (None, "idle"):
             member.post((AddressesFound((address,), "lsd"),))
 
     def _tick_forever(self) -> None:

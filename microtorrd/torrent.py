@@ -141,6 +141,11 @@ class Torrent:
         return None if self.core is None else self.core.have
 
     @property
+    def book(self) -> Peerbook | None:
+        """The addresses that it knows, to be read only; None: none."""
+        return self.rest.book if self.rest is not None else None if self.core is None else self.core.book
+
+    @property
     def is_public(self) -> bool:
         """Whether others than trackers may lead peers to it (BEP 27)."""
         return not self.content.private

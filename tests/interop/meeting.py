@@ -91,7 +91,7 @@ class Meeting:
         """Start a microtorrd in a place of its own."""
         place = place or self._new_place()
         daemon = Daemon(
-            self.directory / name, prefix=place.prefix, listen__addresses=place.address, **settings
+            self.directory / name, prefix=place.prefix, **{"listen__addresses": place.address, **settings}
         )
         self.daemons.append(daemon)
         return daemon.start()
