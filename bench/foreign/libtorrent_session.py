@@ -1,8 +1,8 @@
 """A libtorrent session with one torrent, as a program: ADDRESS SOURCE SAVE_TO UPLOAD_BYTES_PER_S HOW.
 
 SOURCE is a metainfo file or a magnet link. HOW is `watched`: all that libtorrent reports goes to standard
-output; `neighbourly`: it looks for its neighbours, too; or `measured`: it reports what an application asks for,
-and speaks TCP only. Ends with SIGTERM.
+output; `neighbourly`: it looks for its neighbours, too; or `measured`: only what an application asks for is
+reported, and it speaks TCP only. Ends with SIGTERM.
 """
 
 from __future__ import annotations
