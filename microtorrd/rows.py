@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from microtorrd.core.events import PeerView, Snapshot
 from microtorrd.core.resolving import Stranger
 from microtorrd.errors import StorageError
+from microtorrd.proto.clients import client_name
 from microtorrd.resolver import Resolver
 from microtorrd.times import rfc3339
 from microtorrd.webseeds import WebSeeds
@@ -192,7 +193,7 @@ def settings_row(record: TorrentRecord | MagnetRecord) -> Row:
 def peer_rows(torrent: Torrent | Resolver) -> list[Row]:
     """The connected peers, the fastest first."""
     if isinstance(torrent, Resolver):
-        return [_stranger_row(peer) for peer in torrent.resolution.peers.values()]
+        return [_stranger_row(torrent, peer) for peer in torrent.resolution.peers.values()]
     snapshot = torrent.snapshot(with_peers=True)
     peers: Sequence[PeerView] = () if snapshot is None else snapshot.peers
     ordered = sorted(peers, key=lambda peer: -(peer.down_bytes_per_s + peer.up_bytes_per_s))
@@ -201,10 +202,12 @@ def peer_rows(torrent: Torrent | Resolver) -> list[Row]:
             "host": peer.host,
             "port": peer.port,
             "peer_id": peer.peer_id.hex(),
-            "client": peer.client or client_of(peer.peer_id),
+            "client": peer.client or client_name(peer.peer_id),
             "incoming": peer.incoming,
+            "source": peer.source,
             "progress": peer.progress,
             "is_seeder": peer.is_seeder,
+            "upload_only": peer.upload_only,
             "am_choking": peer.am_choking,
             "am_interested": peer.am_interested,
             "peer_choking": peer.peer_choking,
@@ -219,11 +222,6 @@ def peer_rows(torrent: Torrent | Resolver) -> list[Row]:
         }
         for peer in ordered
     ]
-
-
-def client_of(peer_id: bytes) -> str:
-    """The printable start of a peer id, which is where clients put their mark (BEP 20)."""
-    return "".join(chr(byte) if 0x20 < byte < 0x7F else "." for byte in peer_id[:8])
 
 
 def file_rows(torrent: Torrent | Resolver) -> list[Row]:
@@ -332,16 +330,18 @@ def _resolver_details(resolver: Resolver) -> Row:
     }
 
 
-def _stranger_row(peer: Stranger) -> Row:
+def _stranger_row(torrent: Resolver, peer: Stranger) -> Row:
     """A peer of which we want nothing but the metadata."""
     return {
         "host": peer.host,
         "port": peer.address[1] if peer.address else None,
         "peer_id": peer.peer_id.hex(),
-        "client": client_of(peer.peer_id),
+        "client": peer.client or client_name(peer.peer_id),
         "incoming": peer.incoming,
+        "source": (peer.address and torrent.book.source(peer.address)) or "incoming",
         "progress": 0.0,
         "is_seeder": False,
+        "upload_only": False,
         "am_choking": True,
         "am_interested": False,
         "peer_choking": True,

@@ -125,10 +125,15 @@ class Peer(TypedDict):
     host: str
     port: Annotated[int | None, Meta(description="where it listens, if known")]
     peer_id: Annotated[str, Meta(description="40 hexadecimal digits")]
-    client: str
+    client: Annotated[str, Meta(description="what it calls itself, else what its peer id says")]
     incoming: bool
+    source: Annotated[
+        Literal["tracker", "incoming", "operator", "pex", "lsd", "dht", "resume"],
+        Meta(description="how its address came to be known"),
+    ]
     progress: Share
     is_seeder: bool
+    upload_only: Annotated[bool, Meta(description="it says that it wants nothing more")]
     am_choking: bool
     am_interested: bool
     peer_choking: bool

@@ -159,21 +159,19 @@ def _address(row: Row) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-#: Each letter of FLAGS; `peers --help` explains them.
-_FLAGS = (
-    ("incoming", "I"),
-    ("is_seeder", "S"),
-    ("am_interested", "d"),
-    ("peer_interested", "u"),
-    ("peer_choking", "c"),
-    ("am_choking", "k"),
-    ("optimistic", "o"),
-    ("snubbed", "z"),
-)
-
-
 def _flags(row: Row) -> str:
-    return "".join(letter for key, letter in _FLAGS if row.get(key))
+    """The letters that other clients use; `peers --help` explains them."""
+    wanted, served = row.get("am_interested"), not row.get("peer_choking", True)
+    asked, serving = row.get("peer_interested"), not row.get("am_choking", True)
+    letters = [
+        ("D" if served else "d") if wanted else "K" if served else "",
+        ("U" if serving else "u") if asked else "?" if serving else "",
+        "O" if row.get("optimistic") else "",
+        "S" if row.get("snubbed") else "",
+        "I" if row.get("incoming") else "",
+        {"pex": "X", "lsd": "L", "dht": "H"}.get(str(row.get("source")), ""),
+    ]
+    return "".join(letters)
 
 
 PEER_COLUMNS = (
@@ -196,14 +194,18 @@ def peers(id: str, as_json: bool, socket: str | None) -> None:
     """Show the peers that a torrent is connected to, the fastest first.
 
     \b
-    FLAGS:  I  it connected to us             S  it has everything
-            d  we want something of it        u  it wants something of us
-            c  it does not serve us now       k  we do not serve it now
-            o  we serve it to see its speed   z  it was asked and sends nothing
+    FLAGS, with the letters that other clients use:
+      D  we want something, and it serves us       d  we want something, and it does not serve us
+      U  it wants something, and we serve it       u  it wants something, and we do not serve it
+      K  it would serve us, and we want nothing    ?  we would serve it, and it wants nothing
+      O  it is served for once, to see its speed   S  it was asked, and sends nothing (snubbed)
+      I  it connected to us                        X  another peer told us of it (peer exchange)
+      L  found in this network (local discovery)   H  found in the DHT
 
-    With --json it prints a list of objects: host, port, peer_id, client, incoming, progress, is_seeder,
-    am_choking, am_interested, peer_choking, peer_interested, optimistic, snubbed, down_bytes, up_bytes,
-    down_bytes_per_s, up_bytes_per_s, requests_out.
+    With --json it prints a list of objects: host, port, peer_id, client, incoming, source (tracker,
+    incoming, operator, pex, lsd, dht or resume), progress, is_seeder, upload_only, am_choking, am_interested,
+    peer_choking, peer_interested, optimistic, snubbed, down_bytes, up_bytes, down_bytes_per_s,
+    up_bytes_per_s, requests_out.
     """
     _show_table(socket, "peers", id, columns=PEER_COLUMNS, as_json=as_json, nothing="no peer is connected")
 
