@@ -131,7 +131,7 @@ def test_peers_files_and_trackers(stocked: Shell, house: House) -> None:
             "port": 7777,
             "client": "x\x1b[2Jy",
             "progress": 1,
-            "is_seeder": True,
+            "source": "pex",
             "incoming": True,
             "down_bytes": 5_000_000,
             "down_bytes_per_s": 1_250_000,
@@ -140,7 +140,7 @@ def test_peers_files_and_trackers(stocked: Shell, house: House) -> None:
     peers = stocked.run("peers", "ubuntu.iso").out
     assert "[2001:db8::1]:7777" in peers
     assert "1.25 MB/s" in peers
-    assert " IS" in peers
+    assert " IX" in peers
     assert "x\\x1b[2Jy" in peers
     assert stocked.run("peers", "ubuntu.iso", "--json").json == house.session.peer_rows
     assert "1.00 MB  ubuntu.iso" in stocked.run("files", "ubuntu.iso").out
