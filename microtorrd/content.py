@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from gevent import get_hub
 from gevent.event import Event
 
+from microtorrd.core.ending import CONTRADICTION
 from microtorrd.core.events import (
     ContentConfirmed,
     Fact,
@@ -47,6 +48,7 @@ from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.times import rfc3339
+from microtorrd.whole import WholeHash
 
 T = TypeVar("T")
 
@@ -367,7 +369,10 @@ class Content:
         return work
 
     def check(self, pieces: Sequence[int] | None, post: Post, work: Work) -> None:
-        """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes."""
+        """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes.
+
+        Where all are read and all are good, the whole is compared with `id_hash`, unless it was once.
+        """
         if work.cancelled:
             return  # before it had its turn: another check was wanted, and another one
         facilities = self._facilities
@@ -385,6 +390,8 @@ class Content:
         )
         bad_pieces: list[int] = []
         failed: list[StorageError] = []
+        is_full = len(todo) == self.geometry.piece_count
+        whole = self._hash_whole(work) if is_full and self._is_to_be_confirmed else None
 
         def done(outcome: jobs.Checked | BaseException) -> None:
             if isinstance(outcome, BaseException):
@@ -393,6 +400,10 @@ class Content:
                 failed.append(failure_of(outcome, self.path))
             elif not work.cancelled:
                 bad_pieces.extend(outcome.bad)
+                if whole is not None and not bad_pieces:
+                    first, last = outcome.good[0], outcome.good[-1]
+                    begin, end = self.geometry.piece_offset(first), self.geometry.piece_offset(last)
+                    whole.was_read(begin, end + self.geometry.piece_size(last))
                 post((PiecesChecked(outcome.good, outcome.bad, done=False),))
 
         def finished() -> None:
@@ -405,35 +416,54 @@ class Content:
                 count = self.geometry.piece_count
                 message = f"{self.path}: {len(bad_pieces)} of {count} pieces do not match the torrent"
                 post((StorageFailed(StorageError(message, path=self.path, cause="mismatch")),))
+            elif whole is not None and not bad_pieces:
+                whole.finish(compare)
             else:
-                done_fact = PiecesChecked((), (), done=True)
-                then = partial(post, (done_fact,))
-                facilities.ledger.checked(self.record.info_hash, bad_pieces, seen, then)
+                write_down()
+
+        def compare(digest: bytes | BaseException) -> None:
+            if digest == self.record.id_hash:
+                self.update(confirmed=True)
+                write_down()
+            else:
+                post((StorageFailed(self._contradiction(digest)),))
+
+        def write_down() -> None:
+            done_fact = PiecesChecked((), (), done=True)
+            then = partial(post, (done_fact,))
+            facilities.ledger.checked(self.record.info_hash, bad_pieces, seen, then)
 
         if not work.cancelled:
             work.feed = facilities.pool.feed(works, done, finished)
 
     def confirm(self, post: Post) -> None:
         """Hash the whole content and compare with `id_hash`; ContentConfirmed or StorageFailed answers."""
-        work = self.begin()
-        id_hash, length = self.record.id_hash, self.record.length
-        assert id_hash is not None
 
+        def compare(digest: bytes | BaseException) -> None:
+            if isinstance(digest, BaseException):
+                post((StorageFailed(failure_of(digest, self.path)),))
+                return
+            if digest == self.record.id_hash:
+                self.update(confirmed=True)
+            post((ContentConfirmed(digest == self.record.id_hash),))
+
+        self._hash_whole(self.begin()).finish(compare)
+
+    @property
+    def _is_to_be_confirmed(self) -> bool:
+        return self.record.id_hash is not None and not self.record.confirmed
+
+    def _contradiction(self, digest: bytes | BaseException) -> StorageError:
+        """Why the whole is not what it should be."""
+        if isinstance(digest, BaseException):
+            return failure_of(digest, self.path)
+        return StorageError(CONTRADICTION, path=self.path, cause="id_hash_mismatch")
+
+    def _hash_whole(self, work: Work) -> WholeHash:
         def progress(done_bytes: int) -> None:
-            self.confirmed_share = done_bytes / length
+            self.confirmed_share = done_bytes / self.record.length
 
-        def done(outcome: bool | BaseException | None) -> None:
-            if isinstance(outcome, BaseException):
-                post((StorageFailed(failure_of(outcome, self.path)),))
-            elif outcome is not None:
-                if outcome:
-                    self.update(confirmed=True)
-                post((ContentConfirmed(outcome),))
-
-        job = partial(
-            jobs.confirm, self.files, length, id_hash, cancelled=work.is_cancelled, on_progress=progress
-        )
-        self._facilities.pool.submit(job, done, lane="bulk")
+        return WholeHash(self.files, self._facilities.pool, cancelled=work.is_cancelled, on_progress=progress)
 
     def cease(self) -> None:
         """Stop checks and confirmations that are under way; no answer comes from them."""

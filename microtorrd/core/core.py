@@ -32,7 +32,7 @@ from microtorrd.core.checking import Checking
 from microtorrd.core.comings import Comings
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
-from microtorrd.core.ending import Ending
+from microtorrd.core.ending import CONTRADICTION, Ending
 from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
@@ -398,8 +398,7 @@ class Core:
         if fact.matches:
             self.ending.confirmed(now)
         else:
-            message = "the content does not match the id_hash of its metainfo"
-            self._fail(StorageError(message, path=self._name, cause="id_hash_mismatch"), now)
+            self._fail(StorageError(CONTRADICTION, path=self._name, cause="id_hash_mismatch"), now)
 
     # ----------------------------------------------------------------------------------- the facts
 

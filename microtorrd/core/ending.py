@@ -17,6 +17,9 @@ from microtorrd.core.swarm import Swarm
 #: How long a torrent that is not to seed stays for those who still want something.
 LEAVE_S = 3.0
 
+#: What is said when all pieces match and the whole does not: the metainfo contradicts itself.
+CONTRADICTION = "the content does not match the id_hash of its metainfo"
+
 
 class Ending:
     """What lies before and after fetching, of one torrent."""
@@ -95,7 +98,8 @@ class Ending:
         if not swarm.complete:
             self._settled = False
         elif everything and not self._shares.size:
-            # Every piece was read just now, and none was fetched in this run: nothing is left to confirm.
+            # Every piece was read just now, and the whole was compared with them; none was fetched in this
+            # run: nothing is left to confirm.
             self._settled = True
             self._to_confirm = False
             swarm.orders.append(Emit("content_verified", {"pieces": swarm.have.count}))

@@ -1,4 +1,4 @@
-"""What disk threads do for a torrent: store a piece, check pieces, confirm the whole, sync, delete.
+"""What disk threads do for a torrent: store a piece, check pieces, hash the whole, sync, delete.
 
 Each job is a function of files, bytes and numbers. It waits as long as the disk takes, returns a value or
 raises StorageError, and knows no gevent. Memory in use is bounded, whatever the size of pieces and files.
@@ -124,29 +124,28 @@ def check(
     return Checked(good, bad)
 
 
-def confirm(
+def hash_on(
     files: FileSet,
-    length: int,
-    id_hash: bytes,
+    digest: hashlib._Hash,
+    begin: int,
+    end: int,
     *,
     cancelled: Callable[[], bool] = never,
     on_progress: Callable[[int], None] | None = None,
-) -> bool | None:
-    """Hash the whole content and compare with `id_hash`; None where it was cancelled. `on_progress` is called
-    in this thread with the bytes done."""
-    digest = hashlib.sha1()
-    buffer = memoryview(bytearray(min(READ_BYTES, max(1, length))))
-    for offset in range(0, length, READ_BYTES):
+) -> None:
+    """Take the bytes of the content from `begin` to `end` into `digest`, or some of them where it is
+    cancelled. `on_progress` is called in this thread with the place in the content."""
+    buffer = memoryview(bytearray(min(READ_BYTES, max(1, end - begin))))
+    for offset in range(begin, end, READ_BYTES):
         if cancelled():
-            return None
-        view = buffer[: min(READ_BYTES, length - offset)]
+            return
+        view = buffer[: min(READ_BYTES, end - offset)]
         files.read_into(offset, view)
         ahead = offset + len(view)
-        files.read_ahead(ahead, min(READ_BYTES, length - ahead))
+        files.read_ahead(ahead, min(READ_BYTES, end - ahead))
         digest.update(view)
         if on_progress is not None:
             on_progress(ahead)
-    return digest.digest() == id_hash
 
 
 def sync(files: FileSet, everything: bool = False) -> list[FileStat | None]:

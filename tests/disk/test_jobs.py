@@ -205,28 +205,28 @@ def test_a_check_that_is_cancelled_tells_what_it_saw(sample: Sample, tmp_path: P
     assert found == ([0], [])
 
 
-# --------------------------------------------------------------------------------------- confirm and the rest
+# ------------------------------------------------------------------------------------- the whole and the rest
 
 
-def test_the_whole_content_is_confirmed_or_not(sample: Sample, tmp_path: Path) -> None:
+def test_the_whole_content_is_hashed_in_parts(sample: Sample, tmp_path: Path) -> None:
     files = sample.whole_at(tmp_path)
-    whole = sha1(sample.content).digest()
-    steps: list[int] = []
-    assert jobs.confirm(files, files.length, whole, on_progress=steps.append) is True
-    assert steps == [len(sample.content)]
-    assert jobs.confirm(files, files.length, bytes(20)) is False
-    assert jobs.confirm(files, files.length, whole, cancelled=lambda: True) is None
+    digest, steps = sha1(), list[int]()
+    for begin, end in ((0, 1), (1, 70_000), (70_000, files.length)):
+        jobs.hash_on(files, digest, begin, end, on_progress=steps.append)
+    assert digest.digest() == sha1(sample.content).digest()
+    assert steps == [1, 70_000, len(sample.content)]
+    jobs.hash_on(files, digest, 0, files.length, cancelled=lambda: True)
+    assert digest.digest() == sha1(sample.content).digest()
     os.unlink(files.path_of(2))
     files.close()
     with pytest.raises(StorageError) as error:
-        jobs.confirm(files, files.length, whole)
+        jobs.hash_on(files, digest, 0, files.length)
     assert (error.value.cause, error.value.path) == ("not_found", files.path_of(2))
 
 
-def test_content_of_no_bytes_is_confirmed_too(tmp_path: Path) -> None:
+def test_content_of_no_bytes_is_good(tmp_path: Path) -> None:
     sample = Sample([(("t", "empty"), 0)])
     files = sample.whole_at(tmp_path)
-    assert jobs.confirm(files, 0, sha1(b"").digest()) is True
     assert check(sample, files) == ([], [])
 
 

@@ -1,0 +1,95 @@
+"""Data that is there already is compared as a whole, too: a metainfo that contradicts itself seeds nothing.
+
+Piece hashes and `id_hash` are two statements about the same bytes. A file that matches all pieces and has
+another `id_hash` would stand in a swarm of the original's dialect that is another content's.
+"""
+
+from __future__ import annotations
+
+import random
+from hashlib import sha1
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.daemons import Daemon
+from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.metainfo import FileEntry
+from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, wait_until
+from tests.swarm.disks import plain_log
+
+PIECE_BYTES = 64 << 10
+SIZE = 9 * PIECE_BYTES + 5
+
+
+def lay(place: Path, *, name: str, id_hash: bytes | None = None) -> tuple[Path, Path]:
+    """Content and its `.mtorrent`, by default an honest one."""
+    data = random.Random(name).randbytes(SIZE)
+    pieces = [sha1(data[at : at + PIECE_BYTES]).digest() for at in range(0, SIZE, PIECE_BYTES)]
+    raw = metainfo_room.build(
+        name=name,
+        piece_length=PIECE_BYTES,
+        files=[FileEntry((name,), SIZE)],
+        is_single_file=True,
+        pieces=b"".join(pieces),
+        id_hash=sha1(data).digest() if id_hash is None else id_hash,
+        trackers=(("http://127.0.0.1:1/announce",),),
+    )
+    place.mkdir(exist_ok=True)
+    (place / name).write_bytes(data)
+    (place / f"{name}.mtorrent").write_bytes(raw)
+    return place / name, place / f"{name}.mtorrent"
+
+
+def shown(daemon: Daemon) -> dict[str, Any]:
+    row: dict[str, Any] = daemon.call("torrent.show", id="all.bin")
+    return row
+
+
+@pytest.mark.parametrize("way", ["brought along", "found in the save directory"])
+def test_a_wrong_id_hash_is_named_and_nothing_is_announced(
+    way: str, make_daemon: MakeDaemon, tmp_path: Path
+) -> None:
+    daemon = make_daemon("daemon")
+    brought = way == "brought along"
+    content, mtorrent = lay(
+        tmp_path / "there" if brought else daemon.save_to, name="all.bin", id_hash=bytes(20)
+    )
+    added = mtorrctl(daemon, "add", mtorrent, *(["--seed", content] if brought else []), "--wait")
+    assert added.returncode == 1
+    assert "does not match the id_hash" in added.stderr
+    row = only_row(daemon)
+    assert (row["state"], row["error"]["cause"]) == ("failed", "id_hash_mismatch")
+    assert row["error"]["path"] == str(content)
+    assert shown(daemon)["confirmed"] is False
+    log = plain_log(daemon)
+    assert sum("id_hash_mismatch" in line for line in log.splitlines()) == 1
+    assert "tracker_failed" not in log and "seeding" not in log
+    again = mtorrctl(daemon, "resume", "all.bin")
+    assert again.returncode == 0
+    assert wait_until(daemon, lambda row: row["state"] == "failed")["error"]["cause"] == "id_hash_mismatch"
+    assert content.stat().st_size == SIZE
+
+
+@pytest.mark.parametrize("way", ["brought along", "found in the save directory"])
+def test_a_right_one_is_confirmed_once(way: str, make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon("daemon")
+    brought = way == "brought along"
+    content, mtorrent = lay(tmp_path / "there" if brought else daemon.save_to, name="all.bin")
+    added = mtorrctl(daemon, "add", mtorrent, *(["--seed", content] if brought else []), "--wait")
+    assert added.returncode == 0, added.stderr
+    assert only_row(daemon)["state"] == "seeding"
+    assert shown(daemon)["confirmed"] is True
+    assert daemon.stop() == 0
+    daemon.start()
+    assert wait_until(daemon, lambda row: row["state"] != "stopped")["state"] == "seeding"
+    assert shown(daemon)["confirmed"] is True
+
+
+def test_in_the_foreground_it_ends_with_the_reason(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon("unused")
+    content, mtorrent = lay(tmp_path / "there", name="all.bin", id_hash=b"x" * 20)
+    done = mtorrctl(daemon, "download", mtorrent, "--seed", content, "--port", "0")
+    assert done.returncode == 1
+    assert "does not match the id_hash" in done.stdout + done.stderr
