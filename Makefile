@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_QUIETLY := -qq --disable-pip-version-check --no-warn-script-location
 READY := $(VENV)/.ready
+# How many tests at a time: one for each core. WORKERS=0 runs them in one process.
+WORKERS ?= $(shell nproc)
+AT_ONCE = -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test test-long interop lint format bench sim man setup venv clean
 
@@ -28,7 +31,7 @@ demo: $(READY)
 	@$(BIN)/python -m bench.demo
 
 test: $(READY)
-	@$(BIN)/python -m pytest -m 'not slow'
+	@$(BIN)/python -m pytest $(AT_ONCE) -m 'not slow'
 
 test-long: $(READY)
 	@$(BIN)/python -m pytest -m slow --timeout 900 --ignore tests/interop

@@ -29,6 +29,7 @@ TESTS = [
     "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
     "ruff>=0.5",
     "types-psutil",
     "types-requests",

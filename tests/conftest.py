@@ -19,7 +19,7 @@ import sys
 import time
 import traceback
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +118,39 @@ def hygiene(request: pytest.FixtureRequest) -> Iterator[None]:
     if survivors:
         _known.update(thing for thing in gc.get_objects() if isinstance(thing, Greenlet))
         pytest.fail("left behind: " + "; ".join(survivors), pytrace=False)
+
+
+# --------------------------------------------------------------------------------------- several at a time
+
+
+class Awake:
+    """Keeps the hub of a worker of pytest-xdist in its loop while it waits for its next test.
+
+    That wait is for a thread of xdist, of which gevent knows nothing: to a hub with nothing of its own to
+    watch it looks like the end of everything. During a test the hub is as it would be without workers, so
+    that a test that waits for what cannot come fails at once.
+    """
+
+    def __init__(self) -> None:
+        self._watcher = get_hub().loop.async_()
+        self._watcher.start(lambda: None)
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Around a test with its fixtures."""
+        self._watcher.stop()
+        try:
+            return (yield)
+        finally:
+            self._watcher.start(lambda: None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Is this process a worker? Its directories have short names: the paths of sockets must be short."""
+    if hasattr(config, "workerinput"):
+        config.pluginmanager.register(Awake())
+        config.option.basetemp = config.option.basetemp.replace("/popen-gw", "/")
 
 
 # ------------------------------------------------------------------------------------------------- the hub

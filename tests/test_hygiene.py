@@ -56,23 +56,30 @@ TIDY = """
 """
 
 
-def run(tmp_path: Path, body: str) -> subprocess.CompletedProcess[str]:
+BLOCKED = """
+    from gevent.event import Event
+    def test_it():
+        Event().wait()
+"""
+
+
+def run(tmp_path: Path, *bodies: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     conftest = (ROOT / "tests/conftest.py").read_text().replace("SETTLE_S = 2.0", "SETTLE_S = 0.1")
     (tmp_path / "conftest.py").write_text(conftest)
-    (tmp_path / "test_it.py").write_text(textwrap.dedent(body))
+    for number, body in enumerate(bodies):
+        (tmp_path / f"test_{number}.py").write_text(textwrap.dedent(body))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
+    command += options
     return subprocess.run(
         [*command, str(tmp_path)], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
     )
 
 
-@pytest.mark.parametrize("kind", LEAVERS)
-def test_what_a_test_leaves_behind_fails_it(tmp_path: Path, kind: str) -> None:
-    result = run(tmp_path, LEAVERS[kind])
+@pytest.mark.parametrize("options", [(), ("-n", "2")], ids=["one process", "two workers"])
+def test_what_a_test_leaves_behind_fails_it_and_no_other(tmp_path: Path, options: tuple[str, ...]) -> None:
+    """And who waits for what cannot come fails at once, whatever else the process waits for between tests."""
+    result = run(tmp_path, *LEAVERS.values(), BLOCKED, TIDY, options=(*options, "--timeout", "20"))
     assert result.returncode == 1, result.stdout + result.stderr
-    assert kind in result.stdout
-
-
-def test_a_tidy_test_passes(tmp_path: Path) -> None:
-    result = run(tmp_path, TIDY)
-    assert result.returncode == 0, result.stdout + result.stderr
+    assert f"1 failed, {len(LEAVERS) + 1} passed, {len(LEAVERS)} errors" in result.stdout
+    assert all(kind in result.stdout for kind in LEAVERS)
+    assert "LoopExit" in result.stdout

@@ -121,6 +121,7 @@ TOGETHER = {
         "session",
         "torrent",
         "webseeds",
+        "whole",
     ),
     "daemon": ("daemon", "lock", "service_manager"),
 }

@@ -20,7 +20,8 @@ from bench.lt_client import SETTINGS
 def main() -> int:
     """Run one client."""
     role, source, directory = sys.argv[1:4]
-    settings: Any = {**SETTINGS, "listen_interfaces": "127.0.0.1:0"}
+    mask = int(lt.alert.category_t.status_notification | lt.alert.category_t.storage_notification)
+    settings: Any = {**SETTINGS, "listen_interfaces": "127.0.0.1:0", "alert_mask": mask}
     session = lt.session(settings)
     if role == "seed":
         params = lt.add_torrent_params()
@@ -36,6 +37,9 @@ def main() -> int:
         until(session, lambda: handle.status().has_metadata)
         print("resolved", handle.info_hash(), flush=True)
     until(session, lambda: handle.status().is_seeding)
+    if role == "fetch":  # a piece counts when its hash is right; its bytes are written a little later
+        handle.flush_cache()
+        until_flushed(session)
     print("done" if role == "fetch" else f"ready {session.listen_port()}", flush=True)
     sys.stdin.read()
     return 0
@@ -46,6 +50,12 @@ def until(session: lt.session, wanted: Callable[[], bool]) -> None:
     while not wanted():
         session.wait_for_alert(20)
         session.pop_alerts()
+
+
+def until_flushed(session: lt.session) -> None:
+    """Return when it says that all it had to write is written."""
+    while not any(isinstance(alert, lt.cache_flushed_alert) for alert in session.pop_alerts()):
+        session.wait_for_alert(1000)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ import msgspec
 import pytest
 
 from microtorrd.proto import bencode, metainfo
-from tests.programs import PATIENCE_S, Run, Stage
+from mtorrctl.create import Recipe, create
+from tests.net.web import WebServer
+from tests.programs import PATIENCE_S, Run, Stage, digest
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -503,13 +505,19 @@ class TestFiles:
             assert run.text.startswith(f"[CRITICAL]: {stage.directory}/{name}")
         assert peers_known(stage.url) == 0
 
-    def test_18_an_id_that_is_not_that_of_the_content(self, stage: Stage, mtorrent: Path) -> None:
-        raw = mtorrent.read_bytes().replace(sha1(CONTENT).digest(), bytes(20))
-        mtorrent.write_bytes(raw)
-        stage.seed(mtorrent)
-        run = stage.leech(mtorrent, "a")
-        assert run.wait() == 1
-        assert "[CRITICAL]: the content does not match the id_hash of its metainfo" in run.text
+    def test_18_an_id_that_is_not_that_of_the_content(self, stage: Stage, tracker: Run) -> None:
+        """Who has the content does not seed it, and who fetches it, from somebody who does, is told."""
+        (stage.directory / "freeware").write_bytes(CONTENT)
+        with closing(WebServer({"/freeware": CONTENT})) as server:
+            recipe = Recipe(trackers=((f"{stage.url}/announce",),), web_seeds=(f"{server.url}freeware",))
+            mtorrent = Path(create(str(stage.directory / "freeware"), None, recipe).path)
+            mtorrent.write_bytes(mtorrent.read_bytes().replace(sha1(CONTENT).digest(), bytes(20)))
+            seeder = stage.seed(mtorrent, ready=False)
+            leecher = stage.leech(mtorrent, "a", "--waitSeeders", "0")
+            for run in (seeder, leecher):
+                assert run.wait() == 1
+                assert "[CRITICAL]: the content does not match the id_hash of its metainfo" in run.text
+        assert digest(stage.directory / "a" / "freeware") == digest(stage.directory / "freeware")
 
     @pytest.mark.parametrize("name", [b"../escaped.bi", b"/tmp/escaped.bi", b"..", b"a/../../escaped.bi"])
     def test_19_names_that_lead_elsewhere(self, stage: Stage, tracker: Run, name: bytes) -> None:
