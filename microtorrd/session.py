@@ -226,6 +226,7 @@ class Session:
             "limits": self.limits(),
             "listen_port": self.facilities.listen_port,
             "listen_addresses": [] if self._listener is None else self._listener.addresses,
+            "external_addresses": self.facilities.ourselves.known(),
             "tracker_port": self.tracker_port,
             "started_at": rfc3339(self._started_at),
             "uptime_s": round(time.time() - self._started_at, 1),

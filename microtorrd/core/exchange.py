@@ -27,10 +27,10 @@ from microtorrd.rate import Allowance
 
 #: Time between two messages to one peer, and how long a new one is left alone with its first bitfields.
 EVERY_S = 60.0
-FIRST_S = 2.0
+FIRST_S = 1.0
 
 #: When there was nothing new for a peer, look again after this time.
-LOOK_S = 5.0
+LOOK_S = 3.0
 
 #: Of each kind in a message (BEP 11), and addresses that one peer is told of at a time.
 MOST = 50

@@ -220,6 +220,7 @@ class Stats(TypedDict):
     limits: Limits
     listen_port: Annotated[int | None, Meta(description="where peers reach it")]
     listen_addresses: list[Any]
+    external_addresses: Annotated[list[str], Meta(description="where peers say that they see us")]
     tracker_port: Annotated[int | None, Meta(description="null: the tracker is not enabled")]
     started_at: str
     uptime_s: float

@@ -240,6 +240,7 @@ class FakeSession:
             "limits": self.limits(),
             "listen_port": 7777,
             "listen_addresses": ["0.0.0.0", "::"],
+            "external_addresses": ["192.0.2.7"],
             "tracker_port": None,
             "started_at": "2026-01-02T03:04:05Z",
             "uptime_s": 61.0,

@@ -22,7 +22,9 @@ import pytest
 from gevent.pool import Pool
 
 from bench.daemons import Daemon
+from microtorrd.proto import metadata, pex
 from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.extended import DONT_HAVE_NUMBER
 from microtorrd.proto.metainfo import FileEntry
 from mtorrctl.client import Client
 from tests.net.trackers import FakeTracker, Seen, http
@@ -420,6 +422,20 @@ FAULTS |= {
 }
 
 
+FAULTS |= {
+    "peer exchange of nonsense": (
+        EXTENDED,
+        say(frame(EXTENSION, b"\0d1:md6:ut_pexi3eee"), frame(EXTENSION, bytes((pex.NUMBER,)) + b"d5:added")),
+        "its peer exchange",
+    ),
+    "a piece lost that is none": (
+        EXTENDED,
+        say(frame(EXTENSION, bytes((DONT_HAVE_NUMBER,)) + words(PIECES))),
+        f"piece {PIECES} is outside",
+    ),
+}
+
+
 @pytest.mark.parametrize("name", FAULTS)
 def test_who_breaks_the_protocol_is_dropped(field: Field, name: str) -> None:
     reserved, act, reason = FAULTS[name]
@@ -515,7 +531,12 @@ FLOODS: dict[str, tuple[bytes, bytes]] = {
     "requests for metadata": (
         EXTENDED,
         frame(EXTENSION, b"\0d1:md11:ut_metadatai3eee")
-        + FEW * frame(EXTENSION, b"\1d8:msg_typei0e5:piecei0ee"),
+        + FEW * frame(EXTENSION, bytes((metadata.NUMBER,)) + b"d8:msg_typei0e5:piecei0ee"),
+    ),
+    "peer exchange": (
+        EXTENDED,
+        frame(EXTENSION, b"\0d1:md6:ut_pexi3eee")
+        + FEW * frame(EXTENSION, bytes((pex.NUMBER,)) + b"d5:added60:" + 10 * b"\x0a\1\2\3\4\5" + b"e"),
     ),
     "ports": (PLAIN, FEW * frame(PORT, b"ab")),
     "cancels": (PLAIN, FEW * frame(CANCEL, words(1, 0, 1))),
