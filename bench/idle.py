@@ -8,20 +8,19 @@ python -m bench.idle [TORRENTS]
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 from bench import probed
 from bench.daemons import Daemon
 from bench.foreign.many import ALL, Many, Torrent
 from bench.measure import Row, cpu_s, for_rpc, make_torrent, resident_mib, stall_row, workplace
+from bench.silent_tracker import SilentTracker
 from microtorrd.proto import metainfo
 
 IDLE_S = 60.0
@@ -37,66 +36,17 @@ SETTLE_S = 15.0
 LISTS = 10
 
 
-class Tracker:
-    """Knows nobody, and tells everybody to come again in half an hour; until it falls silent."""
-
-    REPLY = b"d8:intervali1800e12:min intervali1800e5:peers0:e"
-
-    def __init__(self) -> None:
-        self._sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{self._sock.getsockname()[1]}/announce"
-        self.silent = False
-        self.started: set[bytes] = set()  # the swarms that were announced by whom we listen to now
-        self._ended = False
-        self._thread = Thread(target=self._serve, daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Take no more connections, and end those there are."""
-        self._ended = True
-        with suppress(OSError), socket.create_connection(self._sock.getsockname()):
-            self._thread.join()
-
-    def _serve(self) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._sock, selectors.EVENT_READ)
-            while not self._ended:
-                for key, _ in selector.select():
-                    if key.fileobj is self._sock:
-                        selector.register(self._sock.accept()[0], selectors.EVENT_READ)
-                    elif isinstance(key.fileobj, socket.socket) and not self._answer(key.fileobj):
-                        selector.unregister(key.fileobj)
-                        key.fileobj.close()
-            for key in list(selector.get_map().values()):
-                if isinstance(key.fileobj, socket.socket):
-                    key.fileobj.close()
-
-    def _answer(self, sock: socket.socket) -> bool:
-        """One announce in one read. False where the client has gone."""
-        try:
-            request = sock.recv(1 << 16)
-            if request and not self.silent:
-                _, _, query = request.partition(b"info_hash=")
-                self.started.add(query.partition(b"&")[0])
-                head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(self.REPLY)
-                sock.sendall(head + self.REPLY)
-        except OSError:
-            return False
-        return bool(request)
-
-
 def rows(count: int) -> list[Row]:
     """Everything, over `count` small torrents that seed."""
     with workplace() as home, ExitStack() as stack:
-        tracker = Tracker()
-        stack.callback(tracker.close)
+        tracker = stack.enter_context(SilentTracker())
+        tracker.fall_silent()  # until those that it answers are to be counted
         torrents = make_many(home / "content", count, tracker.url)
         daemon = Daemon(home / "daemon", probed=True, daemon__log_level="warning").start()
         stack.callback(daemon.kill)
         empty_mib = fill(daemon, torrents, home / "content")
-        tracker.silent = True
         watched = with_a_watch(daemon, count)
-        tracker.silent = False
+        tracker.answer_again()
         daemon = Daemon(home / "daemon", daemon__log_level="warning")
         stack.callback(daemon.kill)
         start = start_ours(daemon, count)
@@ -104,7 +54,7 @@ def rows(count: int) -> list[Row]:
         others = [Beside.start(kind, home, torrents, stack) for kind in ALL if kind.is_here()]
         beside = beside_others(daemon, start[-1], empty_mib, others, count)
         listing = lists(daemon, count)
-        tracker.silent = True
+        tracker.fall_silent()
         stop = Row(f"stop with a tracker that died, {announced:,} farewells due", "s", "10 s")
         stop.add(stop_s(daemon))
         return [start[0], *beside, *listing, stop, *watched]
@@ -171,13 +121,13 @@ def start_ours(daemon: Daemon, count: int) -> tuple[Row, float]:
     return answers, time.perf_counter() - began
 
 
-def wait_for_announces(daemon: Daemon, tracker: Tracker, count: int) -> int:
+def wait_for_announces(daemon: Daemon, tracker: SilentTracker, count: int) -> int:
     """Until all have announced themselves, or their time is over. How many did."""
     end = time.monotonic() + ANNOUNCE_S
     with daemon.client() as client:
-        while len(tracker.started) < count and time.monotonic() < end:
+        while tracker.count() < count and time.monotonic() < end:
             client.next_note(0.5)  # nothing comes: it is a pause
-    return len(tracker.started)
+    return tracker.count()
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class TransmissionMany(Many):
         end = time.monotonic() + START_S
         while time.monotonic() < end and process.poll() is None:
             states = self._states(port)
-            if states is not None and states == {SEEDS: len(self.torrents)}:
+            if states is not None and states.total() == states[SEEDS] == len(self.torrents):
                 return
             time.sleep(LOOK_S)  # it has no word for this that could be waited for
         raise RuntimeError(f"not all seed: {states}")
