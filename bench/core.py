@@ -9,16 +9,18 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from functools import cache
 
 from bitarray import bitarray
 
+from bench.measure import Row
 from microtorrd.core import events
 from microtorrd.core.core import Core
 from microtorrd.core.events import BlocksReceived, Fetch, PeerJoined, RequestsReceived
 from microtorrd.core.picker import Picker, blank
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
-from microtorrd.proto.messages import Have, HaveAll, HaveNone, Interested, Message, Unchoke
+from microtorrd.proto.messages import BitfieldMessage, Have, HaveAll, HaveNone, Interested, Message, Unchoke
 
 PIECES = 100_000
 PEERS = 200
@@ -30,18 +32,20 @@ SCRATCH = memoryview(bytearray(1 << 20))
 def main() -> None:
     """Print the table."""
     print(f"{'what':<58}{'µs':>8}{'target':>8}")
-    for name, target, measure in (
-        ("a block received and the next one asked, 1 MiB pieces", 2.0, block),
-        ("a block asked of us and sent", 2.0, request),
-        (f"a pick, {PIECES:,} pieces, {PEERS} peers", 20.0, pick),
-        ("a pick from a seeder, same", 20.0, pick_of_seeder),
-        ("a have, same", 3.0, have),
-        ("a have, through the whole core", 3.0, have_in_core),
-        ("a peer joins with half of the pieces, and leaves", None, join_and_leave),
-        ("a tick of a torrent that seeds to nobody", None, idle_tick),
-    ):
+    for name, target, measure in MEASUREMENTS:
         best = min(measure() for _ in range(RUNS)) * 1e6
         print(f"{name:<58}{best:>8.2f}{'' if target is None else f'{target:>8.0f}'}")
+
+
+def rows(rounds: int) -> list[Row]:
+    """The same for the document."""
+    found = []
+    for name, target, measure in MEASUREMENTS:
+        row = Row(name, "µs", "" if target is None else f"< {target:g} µs")
+        for _ in range(rounds):
+            row.add(measure() * 1e6)
+        found.append(row)
+    return found
 
 
 def make_core(pieces: int, piece_length: int, *, seed: bool = False) -> Core:
@@ -49,7 +53,7 @@ def make_core(pieces: int, piece_length: int, *, seed: bool = False) -> Core:
     core = Core(
         geometry=Geometry(pieces * piece_length, piece_length),
         have=Bitfield.full(pieces) if seed else Bitfield(pieces),
-        settings=events.SwarmSettings(),
+        settings=events.SwarmSettings(connections_per_torrent=2 * PEERS),
         torrent=events.TorrentSettings(),
         lend=lambda size: SCRATCH[:size],
         chance=random.Random(1),
@@ -107,6 +111,7 @@ def request() -> float:
     return spent / done
 
 
+@cache
 def big_picker() -> tuple[Picker, list[bitarray]]:
     """Many pieces, many peers, each with some of them."""
     chance = random.Random(1)
@@ -129,19 +134,19 @@ def timed(work: Callable[[int], object], times: int) -> float:
 
 def pick() -> float:
     """Of peers with some pieces."""
-    picker, peers = BIG
+    picker, peers = big_picker()
     return timed(lambda at: picker.pick(peers[at % PEERS]), 2000)
 
 
 def pick_of_seeder() -> float:
     """Of a peer that has everything."""
-    picker, _ = BIG
+    picker, _ = big_picker()
     return timed(lambda at: picker.pick(None), 2000)
 
 
 def have() -> float:
     """In the availability alone."""
-    picker, _ = BIG
+    picker, _ = big_picker()
     seconds = timed(lambda at: picker.availability.add_one(at % PIECES), 10_000)
     for at in range(10_000):
         picker.availability.remove_one(at % PIECES)
@@ -158,16 +163,57 @@ def have_in_core() -> float:
     return (time.perf_counter() - begun) / len(messages)
 
 
-def join_and_leave() -> float:
-    """With a bitfield that is half full."""
-    picker, peers = BIG
-    availability = picker.availability
+def seeder_joins() -> float:
+    """Says that it has everything, without naming a piece."""
+    return coming_and_going(HaveAll())[0]
 
-    def leave_and_join(at: int) -> None:
-        availability.remove(peers[at % PEERS])
-        availability.add(peers[at % PEERS])
 
-    return timed(leave_and_join, 500)
+def seeder_leaves() -> float:
+    """The same one."""
+    return coming_and_going(HaveAll())[1]
+
+
+def full_bitfield_joins() -> float:
+    """Says the same with a bit for every piece: read once, and counted as one number from then on."""
+    return coming_and_going(BitfieldMessage(Bitfield.full(PIECES).to_bytes()))[0]
+
+
+def half_joins() -> float:
+    """With half of the pieces."""
+    return coming_and_going(BitfieldMessage(bytes([0xAA]) * (PIECES // 8)))[0]
+
+
+def half_leaves() -> float:
+    """The same one: each of its pieces is counted down."""
+    return coming_and_going(BitfieldMessage(bytes([0xAA]) * (PIECES // 8)))[1]
+
+
+def coming_and_going(word: Message, times: int = 100) -> tuple[float, float]:
+    """Seconds of hearing a peer's first word, and of its end, through a core that has many peers."""
+    core = crowded_core()
+    came = went = 0.0
+    for peer in range(1_000_000, 1_000_000 + times):
+        join(core, peer)
+        assert peer in core.swarm.peers
+        begun = time.perf_counter()
+        core.handle(events.MessagesReceived(peer, (word,)), 0.0)
+        heard = time.perf_counter()
+        core.handle(events.PeerLeft(peer, "it was measured"), 0.0)
+        went += time.perf_counter() - heard
+        came += heard - begun
+        core.orders = []
+    return came / times, went / times
+
+
+@cache
+def crowded_core() -> Core:
+    """A core in a swarm of many peers, each with some pieces, that wants all of them and gets none."""
+    core = make_core(PIECES, 1 << 20)
+    for peer, bits in enumerate(big_picker()[1], 1):
+        join(core, peer, BitfieldMessage(bits.tobytes()))
+    core.orders = []
+    assert len(core.swarm.peers) == PEERS
+    return core
 
 
 def idle_tick() -> float:
@@ -177,7 +223,21 @@ def idle_tick() -> float:
     return timed(lambda at: core.handle(fact, float(at)), 5000)
 
 
-BIG = big_picker()
+#: What is measured, the aim in µs, and how.
+MEASUREMENTS: tuple[tuple[str, float | None, Callable[[], float]], ...] = (
+    ("a block received and the next one asked, 1 MiB pieces", 2.0, block),
+    ("a block asked of us and sent", 2.0, request),
+    (f"a pick, {PIECES:,} pieces, {PEERS} peers", 20.0, pick),
+    ("a pick from a seeder, same", 20.0, pick_of_seeder),
+    ("a have, same", 3.0, have),
+    ("a have, through the whole core", 3.0, have_in_core),
+    ("a seeder joins (have all), same", 20.0, seeder_joins),
+    ("… and leaves", 20.0, seeder_leaves),
+    ("a seeder joins with a full bitfield, same", None, full_bitfield_joins),
+    ("a peer with half of the pieces joins, same", None, half_joins),
+    ("… and leaves", None, half_leaves),
+    ("a tick of a torrent that seeds to nobody", None, idle_tick),
+)
 
 if __name__ == "__main__":
     main()
