@@ -21,6 +21,7 @@ from microtorrd.webseeds import WebSeeds
 if TYPE_CHECKING:
     from microtorrd.disk.state import MagnetRecord, TorrentRecord
     from microtorrd.net.announcer import TrackerStatus
+    from microtorrd.rest import Rest
     from microtorrd.torrent import Torrent
 
 Row = dict[str, Any]
@@ -38,7 +39,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     if isinstance(torrent, Resolver):
         return _resolver_row(torrent)
     if torrent.rest is not None:
-        return _row_at_rest(torrent)
+        return _row_at_rest(torrent, torrent.rest)
     record, snapshot = torrent.content.record, torrent.snapshot()
     done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
     state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
@@ -73,7 +74,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     }
 
 
-def _row_at_rest(torrent: Torrent) -> Row:
+def _row_at_rest(torrent: Torrent, rest: Rest) -> Row:
     """The same of a torrent that has everything and talks to nobody: most of thousands, so it is quick."""
     record, length = torrent.content.record, torrent.content.record.length
     uploaded, downloaded = torrent.totals()
@@ -81,7 +82,7 @@ def _row_at_rest(torrent: Torrent) -> Row:
         "name": record.name,
         "info_hash": record.info_hash.hex(),
         "id_hash": None if record.id_hash is None else record.id_hash.hex(),
-        "state": "seeding",
+        "state": rest.state,
         "progress": 1.0,
         "size_bytes": length,
         "done_bytes": length,
@@ -136,7 +137,7 @@ def total_row(torrents: Sequence[Torrent | Resolver]) -> Row:
         uploaded, downloaded = torrent.totals()
         up, down = up + uploaded, down + downloaded
         if torrent.rest is not None:
-            states["seeding"] += 1
+            states[torrent.rest.state] += 1
             continue
         row = list_row(torrent)
         states[row["state"]] += 1

@@ -29,7 +29,7 @@ from microtorrd.net.connect import Joined
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
 from microtorrd.rate import TokenBucket
-from microtorrd.rest import UNTOUCHED, Rest, may_rest
+from microtorrd.rest import Rest, may_rest, untouched
 
 #: Causes after which files are looked at again before anything of them is offered.
 SUSPECT_CAUSES = frozenset({"changed", "not_found", "mismatch", "id_hash_mismatch", "io_error"})
@@ -125,8 +125,9 @@ class Torrent:
     @property
     def takes_peers(self) -> bool:
         """Whether a connection for this torrent is welcome."""
-        running = self.rest is not None or (self.core is not None and self.core.phase is Phase.RUNNING)
-        return running and not self._gone
+        if self.rest is not None:
+            return not self.rest.paused and not self._gone
+        return self.core is not None and self.core.phase is Phase.RUNNING and not self._gone
 
     @property
     def is_loaded(self) -> bool:
@@ -268,8 +269,8 @@ class Torrent:
             on_addresses=self._hear_of,
             on_note=self._hear_tracker,
         )
-        if wishes == [events.Started()] and not self._kept and self._is_settled(trusted):
-            self._begin_at_rest()
+        if wishes in ([], [events.Started()]) and not self._kept and self._is_settled(trusted):
+            self._go_on_at_rest(untouched(paused=record.stopped))
             return
         core = self._make_core(trusted.have)
         if not self._unopened:
@@ -285,10 +286,14 @@ class Torrent:
             return False
         return have.complete and have.count > 0
 
-    def _begin_at_rest(self) -> None:
-        self._rest(UNTOUCHED)
-        self.announcer.start()
-        self._show("seeding", None)
+    def _go_on_at_rest(self, rest: Rest) -> None:
+        """Do what a core would do that begins, or ends, with nobody to talk to."""
+        self._rest(rest)
+        if rest.paused:
+            self.announcer.stop()
+        else:
+            self.announcer.start()
+        self._show(rest.state, None)
 
     def _rest(self, rest: Rest) -> None:
         """Nothing is kept from now on but what it takes to wake up."""
@@ -307,12 +312,12 @@ class Torrent:
         rest.give_to(core)
         self._open_page(core, sync_all=False)
         self.host = CoreHost(core, self, self.content.record.name)
-        self.host.act((events.Started(),))
+        self.host.act(() if rest.paused else (events.Started(),))
 
     def _go_to_rest(self) -> None:
         """Nothing has happened for a while: rest, as soon as everything is on record."""
         host, ledger = self.host, self.facilities.ledger
-        if host is None or self.moving or self._gone or self.content.is_busy or not may_rest(host.core):
+        if host is None or not self._may_rest(host.core):
             self.facilities.active.discard(self)
         elif ledger.is_settled(self.info_hash):
             self.facilities.active.discard(self)
@@ -320,6 +325,13 @@ class Torrent:
             ledger.record_totals(((self.info_hash, downloaded, uploaded),))
             ledger.close_page(self.info_hash)
             self._rest(Rest.of(host.core))
+
+    def _may_rest(self, core: Core) -> bool:
+        record = self.content.record
+        is_as_wished = record.stopped == (core.phase is Phase.STOPPED)
+        is_confirmed = record.confirmed or record.id_hash is None
+        is_busy = self.moving or self._gone or self.content.is_busy
+        return is_as_wished and is_confirmed and not is_busy and may_rest(core)
 
     def _make_core(self, have: Bitfield, book: Peerbook | None = None) -> Core:
         record, facilities = self.content.record, self.facilities
@@ -471,7 +483,10 @@ class Torrent:
     def pause(self) -> None:
         """Stop until resumed. Waits for the record."""
         self._change(stopped=True)
-        self._act(events.Stopped())
+        if self.rest is not None:
+            self._go_on_at_rest(self.rest.when(paused=True))
+        else:
+            self._act(events.Stopped())
 
     def resume(self) -> None:
         """Run; a torrent that is parked is tried again. Waits for the record."""
@@ -479,7 +494,9 @@ class Torrent:
             raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
         failure = self.content.failure
         self._change(stopped=False)
-        if self.host is None:  # or at rest, and running
+        if self.rest is not None:
+            self._go_on_at_rest(self.rest.when(paused=False))
+        if self.host is None:
             return
         self._probe_at = 0.0
         if self._unopened:

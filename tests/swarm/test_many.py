@@ -224,7 +224,12 @@ def test_wishes_reach_a_torrent_at_rest(tmp_path: Path, monkeypatch: pytest.Monk
     session, torrents = house.session, house.torrents()
     ids = [torrent.info_hash.hex() for torrent in torrents]
     assert session.pause(ids[0])["torrents"][0]["state"] == "stopped"
+    assert torrents[0].rest is not None
+    assert not torrents[0].takes_peers
+    assert session.show(ids[0])["pieces_done"] == 3
+    assert session.stats()["states"] == {"seeding": 6, "stopped": 1}
     assert session.resume(ids[0])["torrents"][0]["state"] == "seeding"
+    assert torrents[0].takes_peers
     assert session.verify(ids[1])["torrents"][0]["state"] == "checking"
     assert session.set_limit(ids[2], None, 5000) == {"down": 0, "up": 5000}
     assert torrents[2].rest is not None  # it need not wake up to be told
@@ -254,6 +259,31 @@ def test_a_file_that_goes_while_a_torrent_rests_is_found_out_when_it_is_asked_fo
     assert house.session.list([torrent.info_hash.hex()])[0]["state"] == "failed"
     leech.close()
     aside.rename(path)
+
+
+def test_paused_ones_rest_too_also_after_a_start(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "LINGER_S", 0.05)
+    monkeypatch.setattr(ledger, "SYNC_S", 0.1)
+    house = House(home)
+    house.wait_until(house.all_seed)
+    first, second = house.torrents()[:2]
+    house.session.pause(first.info_hash.hex())
+    leech = Leech(house, second)
+    leech.block(0, 16384)
+    house.session.pause(second.info_hash.hex())  # while somebody is connected
+    house.wait_until(house.all_rest)
+    leech.close()
+    with pytest.raises((AssertionError, OSError)):
+        Leech(house, first)  # nobody is let in
+    house.stop()
+    house = House(home)
+    house.wait_until(house.all_rest)
+    states = [row["state"] for row in house.session.list()]
+    assert states == ["stopped", "stopped", *["seeding"] * (MANY - 2)]
+    house.session.verify(house.torrents()[0].info_hash.hex())
+    house.wait_until(house.all_rest)
+    assert house.session.list()[0]["state"] == "stopped"
+    house.stop()
 
 
 # -------------------------------------------------------------------------------------------------- deltas
