@@ -117,6 +117,7 @@ class Content:
         self._files: FileSet | None = None
         self._hashes: bytes | None = None
         self._about = About()
+        self._committed: TorrentRecord | None = None  # the record, where all of it is on the disk for certain
         self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
         self._stores = 0  # under way
@@ -497,8 +498,14 @@ class Content:
 
     def change(self, **fields: Any) -> None:
         """Change the record by the operator's wish. Waits for the commit. Raises StorageError."""
-        self._facilities.ledger.change(self.record.info_hash, **fields)
-        self.record = replace(self.record, **fields)
+        committed = self.record is self._committed
+        if not committed or any(getattr(self.record, name) != value for name, value in fields.items()):
+            self._facilities.ledger.change(self.record.info_hash, **fields)
+            self.adopt_change(**fields)
+
+    def adopt_change(self, **fields: Any) -> None:
+        """This change is on record already: somebody had it committed together with others."""
+        self.record = self._committed = replace(self.record, **fields)
 
     # ----------------------------------------------------------------------------- moving, deleting
 

@@ -131,6 +131,10 @@ class Ledger:
         """Change a record by the operator's wish. Waits for the commit. Raises StorageError."""
         self._run(partial(self._store.update_fields, info_hash, **fields))
 
+    def change_all(self, info_hashes: Sequence[bytes], **fields: Any) -> None:
+        """The same of many torrents, in one commit. Raises StorageError: then nothing is changed."""
+        self._run(partial(self._store.update_all, info_hashes, **fields))
+
     def update(self, info_hash: bytes, **fields: Any) -> None:
         """Change a record in passing: soon, without waiting."""
         self._queued.append(partial(self._store.update_fields, info_hash, **fields))

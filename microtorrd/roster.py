@@ -5,7 +5,6 @@ Nothing here waits, so what is found stays true until the caller waits itself.
 
 from __future__ import annotations
 
-import os
 import re
 
 from microtorrd.disk.state import TorrentRecord
@@ -120,9 +119,13 @@ class Roster:
         present = self.torrents.get(record.info_hash) or self.magnets.get(record.info_hash)
         if present is not None and present is not instead_of:
             raise _duplicate(present, record.info_hash)
-        path = os.path.join(record.save_to, record.disk_name or record.name)
+        save_to, name = record.save_to, record.disk_name or record.name
         for other in self.torrents.values():
-            if other.content.path == path and not (record.seed_only and other.writes_no_more):
+            there = other.content.record
+            if there.save_to != save_to or (there.disk_name or there.name) != name:
+                continue
+            if not (record.seed_only and other.writes_no_more):
+                path = other.content.path
                 raise NotAllowed(
                     f"{path} belongs to the torrent {other.content.record.name!r} ({other.short_id}) already",
                     path=path,

@@ -209,7 +209,9 @@ class Torrent:
         if kind == "tracker_failed":
             place = place_of(facts["url"])  # the rest of it may be a passkey
             tracker = None if place is None else f"{place.host}:{place.port}"
-            self._log.warning(kind, tracker=tracker, dialect=facts["dialect"], reason=facts["message"])
+            # Thousands of torrents may have the same dead tracker: those who asked in vain say so loudly.
+            speak = self._log.warning if facts["asked"] else self._log.debug
+            speak(kind, tracker=tracker, dialect=facts["dialect"], reason=facts["message"])
         self.note(kind, **facts)
 
     def note_progress(self) -> None:
@@ -490,8 +492,7 @@ class Torrent:
 
     def resume(self) -> None:
         """Run; a torrent that is parked is tried again. Waits for the record."""
-        if self.moving:
-            raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
+        self.refuse_while_moving()
         failure = self.content.failure
         self._change(stopped=False)
         if self.rest is not None:
@@ -516,6 +517,11 @@ class Torrent:
             self.post((events.Started(), events.StorageFailed(failure)))
         else:
             self.post((events.Started(recheck=recheck),))
+
+    def refuse_while_moving(self) -> None:
+        """Raises NotAllowed."""
+        if self.moving:
+            raise NotAllowed(f"{self.content.record.name!r} is being moved", info_hash=self.info_hash.hex())
 
     def seed(self, super_seed: bool | None = None) -> None:
         """Run, and go on seeding when whole; `super_seed` None: as before. Waits for the record."""
@@ -622,7 +628,11 @@ class Torrent:
         self.content.failure = failure
         self.note("state_changed", state=state, before=None if before is None else before[0])
         if failure is None:
-            self._log.info("state_changed", state=state)
+            # That thousands go on after a start as they were before it is no news.
+            if before is None and self.rest is not None:
+                self._log.debug("state_changed", state=state)
+            else:
+                self._log.info("state_changed", state=state)
         else:
             self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
             self._put_off_probe()

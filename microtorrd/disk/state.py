@@ -178,6 +178,14 @@ class StateStore:
             ):
                 raise _not_found(info_hash)
 
+    def update_all(self, info_hashes: Iterable[bytes], **changes: Any) -> None:
+        """Set the same fields of many records in one commit. One that is not there is no error."""
+        marks = ", ".join(f"{name} = ?" for name in changes)
+        values = [_to_column(name, value) for name, value in changes.items()]
+        with self._commit(full=True) as execute:
+            for info_hash in info_hashes:
+                execute(f"UPDATE torrents SET {marks} WHERE info_hash = ?", (*values, info_hash))
+
     # --------------------------------------------------------------------------------------- magnet links
 
     def load_magnets(self) -> list[MagnetRecord]:

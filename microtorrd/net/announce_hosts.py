@@ -25,7 +25,7 @@ from microtorrd.rate import TokenBucket
 _REST_FIRST_S = 5.0
 _REST_MOST_S = 60.0
 #: So many are skipped at a time: telling all of thousands of torrents at once would hold up the hub.
-_SKIPS = 200
+_SKIPS = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,7 +166,8 @@ class Way(Entry):
         if heard.addresses and not self.rounds.closed:
             self.owner.on_addresses(heard.addresses)
 
-    def failed(self, turn: Turn, error: TrackerError) -> None:
+    def failed(self, turn: Turn, error: TrackerError, *, asked: bool = True) -> None:
+        """It came to nothing; not `asked`: it was known that the service is out of reach."""
         is_news = self.rounds.failed(
             turn,
             _fault(error),
@@ -177,7 +178,8 @@ class Way(Entry):
         )
         self._over()
         if is_news and not self.rounds.closed:
-            self.owner.on_note("tracker_failed", {**_named(turn.tracker), "message": str(error)})
+            facts = {**_named(turn.tracker), "message": str(error), "asked": asked}
+            self.owner.on_note("tracker_failed", facts)
 
     def _over(self) -> None:
         """The state is settled before anybody is told of it."""
@@ -227,7 +229,7 @@ class _Call:
         return None
 
     def skip(self, message: str) -> None:
-        self.way.failed(self.turn, TrackerUnreachable(message))
+        self.way.failed(self.turn, TrackerUnreachable(message), asked=False)
 
 
 class Farewell:

@@ -463,7 +463,8 @@ def test_a_tracker_that_is_down_is_passed_over_at_once_and_told_of_once(session:
         assert (first.state, second.state) == ("failing", "working")
         assert first.message == "Connection refused"
     failed = [facts for kind, facts in session.notes if kind == "tracker_failed"]
-    assert failed == [{"url": down, "tier": 0, "dialect": "bittorrent", "message": "Connection refused"}]
+    told = {"url": down, "tier": 0, "dialect": "bittorrent", "message": "Connection refused", "asked": True}
+    assert failed == [told]
 
 
 def test_recovery_is_told(session: Session) -> None:

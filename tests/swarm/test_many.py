@@ -39,6 +39,7 @@ ADDED: dict[str, Any] = {
     "label": "",
     "sequential": False,
     "seed_after_download": None,
+    "super_seed": None,
 }
 
 
@@ -283,6 +284,27 @@ def test_paused_ones_rest_too_also_after_a_start(home: Path, monkeypatch: pytest
     house.session.verify(house.torrents()[0].info_hash.hex())
     house.wait_until(house.all_rest)
     assert house.session.list()[0]["state"] == "stopped"
+    house.stop()
+
+
+def test_all_are_paused_with_one_commit_and_without_a_stall(home: Path, hub_watch: HubWatch) -> None:
+    house = House(home)
+    house.wait_until(house.all_seed)
+    writes: list[dict[str, Any]] = []
+    change = house.session.facilities.ledger.change
+    house.session.facilities.ledger.change = lambda *_, **fields: writes.append(fields)  # type: ignore[method-assign]
+    rows = house.session.pause("all")["torrents"]
+    assert {row["state"] for row in rows} == {"stopped"}
+    assert house.all_rest()
+    assert writes == []
+    house.session.facilities.ledger.change = change  # type: ignore[method-assign]
+    assert house.session.set_limit("all", None, 70_000) == {"down": 0, "up": 70_000}
+    house.stop()
+    house = House(home)
+    house.wait_until(house.all_rest)
+    assert house.session.stats()["states"] == {"stopped": MANY}
+    assert {row["state"] for row in house.session.resume("all")["torrents"]} == {"seeding"}
+    assert {torrent.up.rate_per_s for torrent in house.torrents()} == {70_000}
     house.stop()
 
 
