@@ -44,8 +44,8 @@ def rows(rounds: int) -> list[Row]:
         make_content(content, SIZE)
         metainfo = make_torrent(content, PIECE, [])
         for number in range(rounds):
-            began_s = time.monotonic()
             daemon = seeder(home / f"seeder-{number}", content, metainfo)
+            began_s = time.monotonic()
             try:
                 measure(daemon, metainfo, speed, memory)
             finally:

@@ -19,8 +19,8 @@ from bench.ours import Microtorrd
 
 PIECE = MIB
 #: The slowest ones move less, so that a round does not take minutes.
-SIZE, SMALL = GIB, 64 * MIB
-#: Enough for 64 MiB at 1 MB/s, and for 1 GiB at 10.
+SIZE, SMALL = GIB, 32 * MIB
+#: Enough for 32 MiB at half a MB/s, and for 1 GiB at 10.
 TIMEOUT_S = 100.0
 
 
