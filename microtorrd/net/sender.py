@@ -219,7 +219,9 @@ class Sender:
         if buffer is None:
             return KEEP_ALIVE_S
         batch = Batch(buffer)
-        most = self._room if self._up.unlimited else min(self._allowance, self._room)
+        most = min(self._room, self._memory.share(id(self)))
+        if not self._up.unlimited:
+            most = min(self._allowance, most)
         batch.fill(self._queue, most, self._geometry)
         cold = [run for run in batch.runs if not self._files.read_nowait(*run)]
         if cold:

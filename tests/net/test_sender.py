@@ -14,8 +14,8 @@ from gevent import monkey
 from gevent.event import Event
 
 from microtorrd.core.events import StorageFailed
-from microtorrd.net import peerwire, sender
-from microtorrd.net.batch import SendMemory
+from microtorrd.net import batch, peerwire, sender
+from microtorrd.net.batch import ACTIVE_S, BATCH_BYTES, LEAST_BYTES, TURN_BYTES, SendMemory
 from microtorrd.net.peerwire import WireMemory
 from microtorrd.net.sender import LIMITED_BYTES
 from microtorrd.proto import messages as m
@@ -302,3 +302,21 @@ def test_silence_is_broken_by_keep_alives(bench: Bench, monkeypatch: pytest.Monk
     stranger.hear_until(lambda heard: len(heard) == 3)
     assert stranger.heard == [m.KeepAlive()] * 3
     assert time.monotonic() - began > 0.12
+
+
+def test_many_that_send_get_small_shares_and_few_get_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(batch, "monotonic", lambda: now)
+    memory = SendMemory()
+    assert [memory.share(sender) for sender in (1, 2, 1, 2)] == [BATCH_BYTES] * 4
+    fewer = TURN_BYTES // BATCH_BYTES + 4
+    assert [memory.share(sender) for sender in range(fewer)][-1] == TURN_BYTES // fewer
+    assert [memory.share(sender) for sender in range(500)][-1] == LEAST_BYTES
+    # A moment later they count still, for they will send again; when they did not, no longer.
+    now += ACTIVE_S
+    assert memory.share(1) == LEAST_BYTES
+    now += ACTIVE_S
+    assert memory.share(1) == BATCH_BYTES
+    [memory.share(sender) for sender in range(500)]
+    now += 2 * ACTIVE_S
+    assert memory.share(1) == BATCH_BYTES
