@@ -67,6 +67,11 @@ class Opentracker:
         self._process.wait()
         shutil.rmtree(self._home)
 
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self._process.pid
+
     def log(self) -> str:
         """What it said."""
         return (self._home / "log").read_text(errors="replace")
