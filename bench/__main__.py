@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from bench import connections, core, fanout, idle, latency, pair, pictures, rivals, single, tables
+from bench import connections, core, fanout, idle, latency, pair, pictures, rivals, single, tables, tracker
 from bench.measure import Row
 
 #: No suite may take longer: twice what the longest needs.
@@ -32,6 +32,7 @@ SUITES: dict[str, tuple[str, Callable[[int], list[Row]]]] = {
     "connections": ("One to very many", connections.rows),
     "latency": ("How soon it answers", latency.rows),
     "single": ("One process", lambda rounds: single.rows(max(1, rounds - 2))),
+    "tracker": ("Announces", tracker.rows),
     "idle": ("Thousands of torrents", lambda rounds: idle.rows(5000)),
     "core": ("What the core takes for it", core.rows),
 }

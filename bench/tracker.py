@@ -1,5 +1,8 @@
 """Announces a second over HTTP, beside opentracker: connections that stay and connections that close.
 
+Debian's opentracker closes every connection after its answer, also for clients that would stay; to those it
+is asked on a new one each time, as they would do.
+
 One process sends the load, the same bytes to both: announces of many peers in many swarms, in a fixed random
 order, one at a time on each connection; each answer is read whole and must hold 50 peers. Before anything is
 measured every peer has announced itself once.
@@ -26,7 +29,7 @@ from urllib.parse import quote_from_bytes
 from bench.daemons import Daemon
 from bench.measure import Row, cpu_s, workplace
 from microtorrd.proto.announce import parse_reply
-from tests.interop.foreign.opentracker import Opentracker
+from bench.foreign.opentracker import Opentracker
 
 SWARMS = 20
 PEERS = 20_000  # in all; each swarm has a thousand

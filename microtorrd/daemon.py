@@ -179,7 +179,11 @@ class Daemon:
         from microtorrd.tracker.server import TrackerServer  # flask: 7 MB that only a tracker needs
 
         return TrackerServer(
-            tracker_settings(settings), self._crew, time.monotonic, self._note_tracker_request
+            tracker_settings(settings),
+            self._crew,
+            time.monotonic,
+            self._note_tracker_request,
+            lambda: self._session is not None and self._session.facilities.notes.has_readers,
         )
 
     def _open_control(self) -> ControlSocket:

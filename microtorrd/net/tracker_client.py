@@ -140,7 +140,7 @@ class TrackerClient:
             url_data = urlunsplit(("", "", parts.path, parts.query, ""))
             return self._udp.announce(route, place.port, request, url_data=url_data)
         if dialect == "microtorr":
-            request = replace(request, ip=route.local)
+            request = request._replace(ip=route.local)
         reply = self._http.get(
             with_query(url, encode_query(request, dialect)),
             accept=_ACCEPT[dialect],

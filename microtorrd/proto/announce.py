@@ -12,8 +12,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from microtorrd.errors import ClientError, TrackerError
@@ -52,8 +53,7 @@ _EVENTS: dict[Dialect, dict[bytes, Event]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceRequest:
+class AnnounceRequest(NamedTuple):
     """What a client tells its tracker. Sizes in bytes; `left` None means that it does not say."""
 
     swarm_id: bytes  # 20
@@ -123,8 +123,12 @@ def _read_swarm_id(params: Params) -> bytes:
         name = "swarmId"
     if not raw:
         raise ClientError(f"{name} is missing", parameter=name)
-    value = unescape(raw)
-    return value if len(value) == 20 else read_swarm_id(value, name)
+    return _swarm_id(raw, name)
+
+
+@lru_cache(maxsize=4096)  # the peers of a swarm all send the same
+def _swarm_id(raw: bytes, name: str) -> bytes:
+    return read_swarm_id(unescape(raw), name)
 
 
 def _read_peer_id(params: Params) -> bytes:

@@ -37,6 +37,9 @@ from microtorrd.tracker.store import Sample
 #: called on the hub and must not wait.
 OnRequest = Callable[[dict[str, Any]], None]
 
+#: Does anybody read those notes? Making one costs a quarter of an announce.
+IsWatched = Callable[[], bool]
+
 JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 #: Bencoding has no type of its own; this is what trackers send.
@@ -70,8 +73,14 @@ def accepts_json(accept: str) -> bool:
     return JSON in accept.lower()
 
 
+def always() -> bool:
+    """For `is_watched`: make every note."""
+    return True
+
+
 class Answerer:
-    """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None."""
+    """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None, and is told
+    only while `is_watched`."""
 
     def __init__(
         self,
@@ -79,12 +88,14 @@ class Answerer:
         service: TrackerService,
         clock: Callable[[], float],
         on_request: OnRequest | None,
+        is_watched: IsWatched = always,
     ) -> None:
         self._settings = settings
         self._service = service
         self._sources = SourceRule(settings.ip_parameter, settings.trusted_proxies)
         self._clock = clock
         self._on_request = on_request
+        self._is_watched = is_watched
         self._log = logs.get(room="tracker")
 
     def announce(self, raw_query: bytes, origin: Origin) -> Answer:
@@ -128,7 +139,7 @@ class Answerer:
         except ClientError as error:
             failure = str(error)
             answer = _failure(failure, dialect)
-        if self._on_request is not None:
+        if self._on_request is not None and self._is_watched():
             self._on_request(_note(raw_query, origin, dialect, request, failure))
         return answer
 

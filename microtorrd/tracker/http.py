@@ -26,6 +26,7 @@ from typing import Any, Literal
 from wsgiref.types import WSGIApplication
 
 import gevent
+from gevent.monkey import get_original
 from gevent.socket import wait_read, wait_write
 
 from microtorrd import logs
@@ -41,6 +42,11 @@ from microtorrd.tracker.head import (
     read_request_line,
 )
 from microtorrd.tracker.listening import listen
+
+#: A connection, without what the standard library and gevent put around it: that costs 5 µs a connection,
+#: and these never wait in a call. (Each call says so: sockets are born blocking.)
+_Socket = get_original("socket", "SocketType")
+_AT_ONCE = constants.MSG_DONTWAIT
 
 _RECEIVE_BYTES = 16384
 #: Connections accepted in one go, before others get their turn.
@@ -97,10 +103,10 @@ class _Client:
         "working",
     )
 
-    def __init__(self, sock: Any, address: tuple[str, int], watcher: Any) -> None:
+    def __init__(self, sock: Any, address: tuple[str, int]) -> None:
         self.sock = sock
         self.address = address
-        self.watcher = watcher
+        self.watcher: Any = None  # made when it has to wait: most have sent their request when they come
         self.received = b""  # of a request that is not whole
         self.deadline = 0.0  # when it is cut off, by time.monotonic
         self.in_head = False  # the deadline is that of a head
@@ -134,6 +140,7 @@ class HttpServer:
         self._log = logs.get(room="tracker")
         self._loop: Any = None
         self._listener: Any = None
+        self._family = 0
         self._door: Any = None  # the watcher of the listening socket
         self._address: tuple[str, int] = ("", 0)
         self._clients: set[_Client] = set()
@@ -150,6 +157,7 @@ class HttpServer:
     def start(self) -> None:
         """Bind and serve; raises ConfigError if that address cannot be had."""
         self._listener = listen(self._bind)
+        self._family = int(self._listener.family)
         self._address = self._listener.getsockname()[:2]
         self._set_date()
         self._loop = gevent.get_hub().loop
@@ -175,7 +183,7 @@ class HttpServer:
     def _on_connection(self) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                sock, address = self._listener.accept()
+                fd, address = self._listener._accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -184,12 +192,12 @@ class HttpServer:
                     self._door.stop()  # until the next tick
                     return
                 continue  # it was gone before we took it
-            sock.setblocking(False)
-            client = _Client(sock, (address[0], address[1]), self._loop.io(sock.fileno(), _READABLE))
+            sock = _Socket(self._family, constants.SOCK_STREAM, 0, fd)
+            client = _Client(sock, (address[0], address[1]))
             has_room = len(self._clients) < self._limits.connections or self._make_room()
             self._clients.add(client)
             if has_room:
-                self._on_readable(client)  # most have sent their request already
+                self._on_readable(client)
             else:
                 # Without lingering: who is turned away must not stay for two seconds.
                 self._send(client, [self._render(_FULL, "close")], "close")
@@ -202,7 +210,7 @@ class HttpServer:
 
     def _on_readable(self, client: _Client) -> None:
         try:
-            chunk = client.sock.recv(_RECEIVE_BYTES)
+            chunk = client.sock.recv(_RECEIVE_BYTES, _AT_ONCE)
         except BlockingIOError:
             self._wait(client)
         except OSError as error:
@@ -301,7 +309,7 @@ class HttpServer:
         """Send at once, or let a greenlet do what the socket does not take."""
         data = answers[0] if len(answers) == 1 else b"".join(answers)
         try:
-            sent = client.sock.send(data)
+            sent = client.sock.send(data, _AT_ONCE)
         except BlockingIOError:
             sent = 0
         except OSError as error:
@@ -326,6 +334,8 @@ class HttpServer:
             client.in_head = True
             client.deadline = time.monotonic() + self._limits.head_s
             self._idle.pop(client, None)
+        if client.watcher is None:
+            client.watcher = self._loop.io(client.sock.fileno(), _READABLE)
         if not client.watcher.active:
             client.watcher.start(self._on_readable, client)
 
@@ -336,8 +346,9 @@ class HttpServer:
     def _close(self, client: _Client) -> None:
         self._clients.discard(client)
         self._idle.pop(client, None)
-        client.watcher.stop()
-        client.watcher.close()
+        if client.watcher is not None:
+            client.watcher.stop()
+            client.watcher.close()
         client.sock.close()
 
     def _cut_off(self, client: _Client) -> None:
@@ -355,7 +366,8 @@ class HttpServer:
     def _hand_over(self, client: _Client, parts: Iterable[bytes], after: After) -> None:
         client.working = True
         client.deadline = inf
-        client.watcher.stop()
+        if client.watcher is not None:
+            client.watcher.stop()
         self._idle.pop(client, None)
         self._crew.spawn("client", self._work, client, parts, after)
 
@@ -382,7 +394,7 @@ class HttpServer:
         view = memoryview(data)
         while view:
             try:
-                view = view[client.sock.send(view) :]
+                view = view[client.sock.send(view, _AT_ONCE) :]
             except BlockingIOError:
                 wait_write(client.sock.fileno())
         client.deadline = inf  # how long the application takes for more is not the client's fault
@@ -394,7 +406,7 @@ class HttpServer:
         left = _LINGER_BYTES
         while left > 0:
             try:
-                chunk = client.sock.recv(_RECEIVE_BYTES)
+                chunk = client.sock.recv(_RECEIVE_BYTES, _AT_ONCE)
             except BlockingIOError:
                 wait_read(client.sock.fileno())
             else:

@@ -12,7 +12,7 @@ from random import Random
 import gevent
 
 from microtorrd.greenlets import Crew
-from microtorrd.tracker.answer import Answerer, OnRequest
+from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
 from microtorrd.tracker.app import create_app
 from microtorrd.tracker.http import HttpLimits, HttpServer
 from microtorrd.tracker.service import OpenAdmission, TrackerService
@@ -21,7 +21,8 @@ from microtorrd.tracker.store import MemoryStore, StoreBounds
 
 
 class TrackerServer:
-    """A tracker on one address. `clock` counts seconds (time.monotonic), `on_request` hears of all."""
+    """A tracker on one address. `clock` counts seconds (time.monotonic), `on_request` hears of all while
+    `is_watched`."""
 
     def __init__(
         self,
@@ -29,11 +30,12 @@ class TrackerServer:
         crew: Crew,
         clock: Callable[[], float],
         on_request: OnRequest | None = None,
+        is_watched: IsWatched = always,
     ) -> None:
         self._clock = clock
         bounds = StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
         self._service = TrackerService(settings, MemoryStore(Random(), bounds), OpenAdmission())
-        answerer = Answerer(settings, self._service, clock, on_request)
+        answerer = Answerer(settings, self._service, clock, on_request, is_watched)
         self._http = HttpServer(
             settings.bind,
             answerer,

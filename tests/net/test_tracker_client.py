@@ -6,7 +6,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import gevent
@@ -72,7 +71,7 @@ class Client:
         place = place_of(url)
         assert place is not None
         return self.client.announce(
-            Question(url, place, dialect, replace(REQUEST, **changes)), within_s=within_s
+            Question(url, place, dialect, REQUEST._replace(**changes)), within_s=within_s
         )
 
 
