@@ -25,9 +25,9 @@ HASH_BYTES = 20
 #: Read and hashed at once: large, because each call into the hash waits for the interpreter once.
 READ_BYTES = 1 << 20
 
-#: What one job of a check covers. Some tenths of a second of work, so that a stop is quick and several
-#: threads share the work evenly.
-CHUNK_BYTES = 64 << 20
+#: What one job of a check covers: some hundredths of a second of work. So urgent work and a stop do not wait
+#: long, several threads end at the same time, and the way to the hub and back is still nothing beside it.
+CHUNK_BYTES = 16 << 20
 
 #: A job of a check covers no more pieces than this, where pieces are tiny.
 CHUNK_PIECES = 4096

@@ -4,7 +4,10 @@ Rules
 - The threads are real ones also where gevent has patched the process. Work gets bytes and numbers and returns
   a value; it uses no gevent, no logging and no lock of `threading`.
 - Two lanes. `urgent` is what a peer or the operator waits for, first come first served; `bulk` is what takes
-  long (checks, moves). Bulk work never has all threads, unless there is only one.
+  long (checks, moves). Each lane runs at most `threads` jobs at once. There is one thread more than that, so
+  that urgent work never waits for bulk work to end; but a single thread is alone, for a disk that seeks.
+- While there is urgent work, and a moment after it, bulk work has one thread less (if it has two or more): a
+  check takes a core from a transfer, and not two.
 - Outcomes come back to the hub in batches, one wake-up for all that ended meanwhile. `done` runs on the hub
   and must not wait.
 - Every piece of work has exactly one outcome, also when the pool is closed before it ran: `PoolClosed`.
@@ -15,6 +18,7 @@ threads), a fifth of the cost for many in flight.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,6 +35,10 @@ _Lock = monkey.get_original("_thread", "allocate_lock")
 
 Lane = Literal["urgent", "bulk"]
 T = TypeVar("T")
+
+#: How long there must have been nothing urgent before bulk work may have as many threads as there are cores:
+#: longer than the pauses of a transfer under way.
+QUIET_S = 0.5
 
 #: Urgent jobs not yet begun, beyond which `full` says that the disk does not keep up.
 BOUND = 256
@@ -59,7 +67,7 @@ class _Worker:
 
 
 class DiskPool:
-    """`threads` threads, for the hub in which the pool is made."""
+    """`threads` threads for each lane, for the hub in which the pool is made."""
 
     def __init__(self, threads: int, *, bound: int = BOUND) -> None:
         self.bound = bound
@@ -70,9 +78,10 @@ class DiskPool:
         self._bulk: deque[_Job] = deque()
         self._ended: list[tuple[Callable[[Any], None], Any]] = []
         self._idle: list[_Worker] = []
-        self._workers = {_Worker() for _ in range(max(1, threads))}
-        self._bulk_running = 0
-        self._bulk_limit = max(1, threads - 1)
+        self._threads = max(1, threads)
+        self._workers = {_Worker() for _ in range(self._threads + (self._threads > 1))}
+        self._urgent_running = self._bulk_running = 0
+        self._urgent_at = -math.inf  # when the last urgent job began or ended
         self._closing = False
         self._signalled = False
         self._listening = True
@@ -135,8 +144,7 @@ class DiskPool:
     ) -> Feed:
         """Run many works, taken from the iterable as threads come free: `done` for each, `finished` once
         after the last. By default as many at once as the lane can use."""
-        width = at_once or (self._bulk_limit if lane == "bulk" else len(self._workers))
-        return Feed(self, iter(works), done, finished, lane=lane, width=width)
+        return Feed(self, iter(works), done, finished, lane=lane, width=at_once or self._threads)
 
     def heartbeat(self, within_s: float) -> bool:
         """Does a thread take up new urgent work within this time? The calling greenlet waits for the answer.
@@ -249,19 +257,29 @@ class DiskPool:
             worker.wake.acquire()
 
     def _pick(self) -> _Job | None:
-        if self._urgent:
+        # A thread that finds no room here goes idle: who ends a job looks for the next one itself.
+        now = time.monotonic()
+        if self._urgent and self._urgent_running < self._threads:
+            self._urgent_running += 1
+            self._urgent_at = now
             return self._urgent.popleft()
-        # A thread that finds no room here goes idle: who ends a bulk job looks for the next one itself.
-        if self._bulk and self._bulk_running < self._bulk_limit:
+        if self._bulk and self._bulk_running < self._bulk_room(now):
             self._bulk_running += 1
             return self._bulk.popleft()
         return None
+
+    def _bulk_room(self, now: float) -> int:
+        quiet = not self._urgent_running and now - self._urgent_at >= QUIET_S
+        return self._threads if quiet else max(1, self._threads - 1)
 
     def _end(self, worker: _Worker, job: _Job, outcome: Any) -> None:
         with self._lock:
             worker.since = None
             if job.lane == "bulk":
                 self._bulk_running -= 1
+            else:
+                self._urgent_running -= 1
+                self._urgent_at = time.monotonic()
             self._tell(job.done, outcome)
 
     def _tell(self, done: Callable[[Any], None], outcome: Any) -> None:

@@ -185,7 +185,7 @@ def test_chunks_are_of_bounded_work() -> None:
         assert [piece for part in parts for piece in part] == list(pieces)
         return [len(part) for part in parts]
 
-    assert sizes(1 << 20, 130) == [64, 64, 2]
+    assert sizes(1 << 20, 34) == [16, 16, 2]
     assert sizes(128 << 20, 3) == [1, 1, 1]
     assert max(sizes(16, 10_000)) == 4096
     assert sizes(16, 0) == []

@@ -101,13 +101,30 @@ def test_bulk_work_leaves_a_thread_to_the_urgent() -> None:
     outcomes: list[int | BaseException] = []
     for _ in range(5):
         pool.submit(gate.wait, outcomes.append, lane="bulk")
-    until(lambda: gate.arrived == 2)
+    until(lambda: gate.arrived == 3)
     for _ in range(50):
         assert pool.call(lambda: 1) == 1
-    assert gate.arrived == 2
-    assert pool.waiting_bulk == 3
+    assert gate.arrived == 3
+    assert pool.waiting_bulk == 2
     gate.open()
     until(lambda: len(outcomes) == 5)
+    assert pool.close(WAIT_S)
+
+
+def test_bulk_work_has_a_thread_less_while_there_is_urgent_work() -> None:
+    pool = DiskPool(2)
+    urgent, bulk = Gate(), Gate()
+    outcomes: list[object] = []
+    pool.submit(urgent.wait, outcomes.append)
+    until(lambda: urgent.arrived == 1)
+    for _ in range(3):
+        pool.submit(bulk.wait, outcomes.append, lane="bulk")
+    until(lambda: bulk.arrived == 1)
+    assert pool.call(lambda: 1) == 1
+    assert (bulk.arrived, pool.waiting_bulk) == (1, 2)
+    urgent.open()
+    bulk.open()
+    until(lambda: len(outcomes) == 4)
     assert pool.close(WAIT_S)
 
 
@@ -227,7 +244,8 @@ def test_closing_finishes_the_urgent_and_refuses_the_rest() -> None:
     late: list[object] = []
     for _ in range(2):
         pool.submit(gate.wait, urgent.append)
-    until(lambda: gate.arrived == 2)
+    pool.submit(gate.wait, lambda _: None, lane="bulk")
+    until(lambda: gate.arrived == 3)
     for number in range(10):
         pool.submit(partial(int, number), urgent.append)
         pool.submit(partial(int, number), bulk.append, lane="bulk")
@@ -275,15 +293,15 @@ def test_a_feed_takes_works_as_threads_come_free() -> None:
     def works() -> Iterator[Callable[[], int]]:
         for number in range(20):
             taken.append(number)
-            yield gate.wait if number < 2 else partial(int, number)
+            yield gate.wait if number < 3 else partial(int, number)
 
     pool.feed(works(), outcomes.append, finished.set)
-    until(lambda: gate.arrived == 2)
-    assert taken == [0, 1]
+    until(lambda: gate.arrived == 3)
+    assert taken == [0, 1, 2]
     gate.open()
     assert finished.wait(WAIT_S)
     assert len(outcomes) == 20
-    assert set(range(2, 20)) < set(outcomes)
+    assert set(range(3, 20)) < set(outcomes)
     assert pool.close(WAIT_S)
 
 
@@ -292,11 +310,11 @@ def test_a_feed_can_be_cancelled_and_nothing_makes_it_finish_twice(pool: DiskPoo
     finished: list[int] = []
     outcomes: list[object] = []
     feed = pool.feed((gate.wait for _ in range(100)), outcomes.append, lambda: finished.append(1))
-    until(lambda: gate.arrived == 1)
+    until(lambda: gate.arrived == 2)
     feed.cancel()
     gate.open()
     until(lambda: bool(finished))
-    assert len(outcomes) == 1
+    assert len(outcomes) == 2
     pool.feed(iter(()), outcomes.append, lambda: finished.append(2))
     until(lambda: len(finished) == 2)
     assert pool.call(lambda: 1) == 1
@@ -308,9 +326,10 @@ def test_a_feed_ends_with_the_pool() -> None:
     gate = Gate()
     finished = Event()
     outcomes: list[object] = []
-    pool.submit(gate.wait, lambda _: None, lane="bulk")
+    for _ in range(2):
+        pool.submit(gate.wait, lambda _: None, lane="bulk")
     pool.feed((partial(int, 1) for _ in range(10_000)), outcomes.append, finished.set)
-    until(lambda: pool.waiting_bulk == 1)
+    until(lambda: pool.waiting_bulk == 2)
     gate.open()
     pool.close(WAIT_S)
     assert finished.wait(WAIT_S)

@@ -242,6 +242,22 @@ def test_every_announce_gives_one_note(stage: Stage) -> None:
     }
 
 
+def test_notes_are_made_while_somebody_reads_them(crew: Crew) -> None:
+    notes: list[dict[str, Any]] = []
+    readers = 0
+    server = TrackerServer(
+        TrackerSettings(bind="127.0.0.1:0"), crew, Clock(), notes.append, lambda: bool(readers)
+    )
+    server.start()
+    with Talker(server.port) as talker:
+        assert talker.ask(announce("ada")).status == 200
+        assert not notes
+        readers = 1
+        assert talker.ask(announce("bob")).status == 200
+    server.close()
+    assert [note["event"] for note in notes] == ["started"]
+
+
 # ---------------------------------------------------------------------------------------- our own mistakes
 
 
