@@ -27,9 +27,9 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
 from bench.daemons import Daemon
+from bench.foreign.opentracker import Opentracker
 from bench.measure import Row, cpu_s, workplace
 from microtorrd.proto.announce import parse_reply
-from bench.foreign.opentracker import Opentracker
 
 SWARMS = 20
 PEERS = 20_000  # in all; each swarm has a thousand

@@ -79,8 +79,8 @@ def always() -> bool:
 
 
 class Answerer:
-    """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None, and is told
-    only while `is_watched`."""
+    """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None, and is
+    told only while `is_watched`."""
 
     def __init__(
         self,
