@@ -44,6 +44,11 @@ def read(path: Path, *, since_s: float) -> list[Stall]:
     return [stall for stall in stalls if stall.at_s > since_s]
 
 
+def durations_s(path: Path, *, since_s: float) -> list[float]:
+    """How long each of them was."""
+    return [stall.stood_s for stall in read(path, since_s=since_s)]
+
+
 class Probe:
     """Beats for as long as the process lives."""
 
