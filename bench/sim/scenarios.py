@@ -35,6 +35,9 @@ CONNECTIONS = 30
 PIECES = 128
 BLOCKS_PER_PIECE = 2
 
+#: Where merit is to be seen, everything is so many times as fast.
+FINE = 4
+
 #: How long a swarm may take before it is called stuck, as a multiple of its fluid limit.
 PATIENCE = 6
 
@@ -149,9 +152,9 @@ def copies_of_pieces(hosts: Sequence[Host]) -> list[int]:
     return [sum(have[piece] for have in here) for piece in range(len(here[0]))]
 
 
-def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
+def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES, connections: int = CONNECTIONS) -> Result:
     """Everybody comes at once; the seeder has ten lines."""
-    net = _net(seed, pieces)
+    net = _net(seed, pieces, connections=connections)
     seeder_up = 10 * UP
     seeder = net.host(Line(up=seeder_up, down=DOWN), kind="seeder", seed=True, counted=True)
     leechers = [net.host(HOME) for _ in range(hosts)]
@@ -206,14 +209,17 @@ def spread(hosts: int, *, seed: int = 7, pieces: int = PIECES) -> Result:
 
 
 def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
-    """A fifth gives nothing, two fifths half a line, two fifths two lines. All could take eight lines.
+    """A fifth gives nothing, two fifths a quarter of a line, two fifths a line. All could take eight lines.
 
-    Lines are half as fast as elsewhere, so that there are many choker rounds, and peers have three slots for
-    their 30 connections, as they have eight for a hundred by default.
+    A line is four times as fast as elsewhere, and the content as much larger and longer: of a slot on a home
+    line of 64 KiB/s a block comes each second, and two peers that give the same could not be told from two of
+    which one gives twice as much. It takes some 25 rounds of the choker. Peers have three slots for their 30
+    connections, as many of a hundred as usual lines have by default.
     """
-    net = _net(seed, pieces, slots=3)
-    net.host(Line(up=UP, down=DOWN), kind="seeder", seed=True)
-    fast, slow = Line(up=UP, down=DOWN), Line(up=UP / 4, down=DOWN)
+    net = _net(seed, pieces, slots=3, blocks_per_piece=2 * BLOCKS_PER_PIECE)
+    up, down = FINE * UP, FINE * DOWN
+    net.host(Line(up=up, down=down), kind="seeder", seed=True)
+    fast, slow = Line(up=up, down=down), Line(up=up / 4, down=down)
     kinds = {"fast": (fast, False), "slow": (slow, False), "free rider": (fast, True)}
     pattern = ("fast", "slow", "fast", "slow", "free rider")
     leechers = []
@@ -222,7 +228,7 @@ def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
         leechers.append(net.host(line, kind=pattern[at % 5], free_rider=mute))
     giving = [host.line for host in leechers if not host.free_rider]
     size = net.geometry.length
-    limit_s = max(size / (UP), size * hosts / (UP + sum(line.up for line in giving)), size / DOWN)
+    limit_s = max(size / up, size * hosts / (up + sum(line.up for line in giving)), size / down)
     watch = Watch(net, leechers)
     groups = {kind: [host for host in leechers if host.kind == kind] for kind in kinds}
     at_half: dict[str, float] = {}
@@ -242,13 +248,13 @@ def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
         Figure(
             "free riders take longer than fast givers, times",
             medians["free rider"] / medians["fast"],
-            least=1.02,
+            least=1.15,
         ),
         Figure("slow givers take longer than fast ones, times", medians["slow"] / medians["fast"], least=1.0),
         Figure(
             "progress of free riders / of fast givers, when half of these are done",
             at_half.get("free rider", inf) / at_half.get("fast", 1.0),
-            most=0.98,
+            most=0.85,
         ),
         Figure("everybody done in the end", watch.done[-1][1], least=1.0, most=1.0),
     ]
@@ -365,7 +371,7 @@ Scenario = Callable[[], Result]
 #: What `make sim` runs, the longest first: two are under way at a time.
 SCENARIOS: dict[str, Scenario] = {
     "distribute": partial(distribute, 1000),
-    "fairness": partial(fairness, 150, pieces=2 * PIECES),
+    "fairness": partial(fairness, 150, pieces=4 * PIECES),
     "churn": partial(churn, 300),
     "flash-crowd": partial(flash_crowd, 100),
     "seeder-leaves": partial(seeder_leaves, 100),
@@ -373,8 +379,8 @@ SCENARIOS: dict[str, Scenario] = {
     "spread": partial(spread, 60),
 }
 
-#: Run only when asked for by name: half an hour and several GB of memory.
-LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64)}
+#: Run only when asked for by name: many minutes, and a GB of memory or more.
+LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64, connections=16)}
 
 
 def run(name: str) -> Result:
@@ -386,9 +392,16 @@ def run(name: str) -> Result:
 # -------------------------------------------------------------------------------------------------- within
 
 
-def _net(seed: int, pieces: int, *, slots: int = 8) -> Net:
-    settings = SwarmSettings(connections_per_torrent=CONNECTIONS, upload_slots=slots)
-    return Net(pieces=pieces, blocks_per_piece=BLOCKS_PER_PIECE, seed=seed, settings=settings)
+def _net(
+    seed: int,
+    pieces: int,
+    *,
+    slots: int = 0,
+    connections: int = CONNECTIONS,
+    blocks_per_piece: int = BLOCKS_PER_PIECE,
+) -> Net:
+    settings = SwarmSettings(connections_per_torrent=connections, upload_slots=slots)
+    return Net(pieces=pieces, blocks_per_piece=blocks_per_piece, seed=seed, settings=settings)
 
 
 def _line_by_lot(net: Net) -> Line:

@@ -71,10 +71,13 @@ class Spreading:
         """A peer joined or left with what it has: count anew when it matters."""
         self._given = None
 
-    def take_back(self, peer: Peer) -> None:
-        """The peer is choked or gone: its part may be handed to others."""
+    def take_back(self, peer: Peer, *, but: int | None = None) -> None:
+        """The peer is choked or gone: its part may be handed to others, `but` for what it gets anyway."""
+        kept = but in peer.handed
         peer.handed.clear()
         peer.suggested.clear()
+        if kept and but is not None:
+            peer.handed[but] = None
         self._given = None
 
     def top_up(self, peer: Peer, now: float) -> None:

@@ -32,6 +32,10 @@ QUEUE_SLACK = 4
 #: What we refuse to serve while we choke: the allowed fast set is for those who have nothing.
 FAST_QUEUE_MAX = 64
 
+#: What a choked peer still gets is the rest of a piece that takes no longer than this, or is no larger.
+LET_THROUGH_S = 10.0
+LET_THROUGH_LEAST_BYTES = 1 << 16
+
 #: It is no more than one piece in so many: of a short content it would be a share worth riding free for.
 FAST_SHARE = 64
 
@@ -196,10 +200,26 @@ class Uploading:
         peer.optimistic = False
         peer.choked_at = now
         self._swarm.tell(peer, Choke())
-        if peer.queue:
-            peer.queue.clear()
-            self._swarm.orders.append(Withdraw(peer.number, None, reject=peer.fast))
-        self._spreading.take_back(peer)
+        last = self._nearly_through(peer)
+        gone = tuple(request for request in peer.queue if request[0] != last)
+        if gone:
+            for request in gone:
+                del peer.queue[request]
+            self._swarm.orders.append(Withdraw(peer.number, gone if peer.queue else None, reject=peer.fast))
+        self._spreading.take_back(peer, but=last)
+
+    def _nearly_through(self, peer: Peer) -> int | None:
+        """A piece that has begun to leave and will soon be gone: the peer is choked, yet gets the rest of it.
+
+        Half a piece is of no use to anybody, and who gets it next gets all of it. With the fast extension a
+        choke takes nothing back: each request is answered, by a piece or a reject (BEP 6).
+        """
+        if not peer.fast or peer.whole_pieces or not peer.queue:
+            return None
+        piece, begin, _ = next(iter(peer.queue))
+        left = sum(length for other, _, length in peer.queue if other == piece)
+        soon = max(peer.took_lately / choker.JUDGED_S * LET_THROUGH_S, LET_THROUGH_LEAST_BYTES)
+        return piece if begin and left <= soon else None
 
     # ----------------------------------------------------------------------------------------- requests
 

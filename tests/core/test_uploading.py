@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
+import pytest
+
 from microtorrd.core.events import BlocksSent, Order, RequestsReceived, Serve, SwarmSettings, Withdraw
 from microtorrd.core.fastset import allowed_fast
 from microtorrd.core.uploading import FAST_QUEUE_MAX, QUEUE_MAX
@@ -74,6 +76,39 @@ def test_the_choker_moves_contested_slots_and_the_choked_hear_of_every_request()
     assert Withdraw(1, None, reject=True) in orders
     at = [order for order in orders if isinstance(order, Withdraw) or Choke() in told([order], 1)]
     assert isinstance(at[1], Withdraw)  # the choke first, then the rejects
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_piece_that_is_nearly_through_goes_through(fast: bool) -> None:
+    rig = Rig("xxx", blocks=4, settings=SwarmSettings(upload_slots=1))
+    leecher(rig, 1, fast=fast)
+    rig.do(RequestsReceived(1, [(piece, block * BLOCK, BLOCK) for piece in (2, 0) for block in range(4)]))
+    rig.do(BlocksSent(1, 1, BLOCK))
+    for number in (2, 3, 4, 5):
+        leecher(rig, number)
+    orders = rig.tick(61)
+    assert Choke() in told(orders, 1)
+    rest = [(2, block * BLOCK, BLOCK) for block in (1, 2, 3)]
+    if not fast:
+        assert Withdraw(1, None, reject=False) in orders
+        assert not rig.peer(1).queue
+        return
+    assert Withdraw(1, tuple((0, block * BLOCK, BLOCK) for block in range(4)), reject=True) in orders
+    assert list(rig.peer(1).queue) == rest
+    assert 2 in rig.peer(1).handed
+    assert told(rig.do(RequestsReceived(1, [(1, 0, BLOCK)])), 1) == [Reject(1, 0, BLOCK)]
+    rig.do(BlocksSent(1, 3, 3 * BLOCK))
+    assert not rig.peer(1).queue
+
+
+def test_a_choked_peer_does_not_get_the_rest_of_a_large_piece() -> None:
+    rig = Rig("xx", blocks=16, settings=SwarmSettings(upload_slots=1))
+    leecher(rig, 1)
+    rig.do(RequestsReceived(1, [(0, block * BLOCK, BLOCK) for block in range(16)]))
+    rig.do(BlocksSent(1, 1, BLOCK))
+    for number in (2, 3, 4, 5):
+        leecher(rig, number)
+    assert Withdraw(1, None, reject=True) in rig.tick(61)
 
 
 def test_the_optimistic_slot_moves_every_third_round() -> None:
