@@ -230,6 +230,7 @@ class Conversation:
         self._swarm.hear_noise(peer, FLIP_NOISE)
         peer.peer_choking = False
         peer.refused.clear()
+        peer.hinted_at = now  # if it hands pieces out, it has only begun to
         self._fetching.refill(peer, now)
 
     def _on_interested(self, peer: Peer, _: Interested, now: float) -> None:

@@ -29,8 +29,11 @@ from microtorrd.proto.messages import Interested, NotInterested, Reject
 #: A peer that needs longer than this for a whole piece joins pieces that are begun instead of beginning more.
 SLOW_PIECE_S = 20.0
 
-#: A seeder that hands its pieces out is asked for nothing else until it has been silent this long.
+#: A seeder that hands its pieces out is asked for nothing else until it has been silent this long, or for as
+#: long as two pieces of it take, up to the second figure: when it has handed out everything, others are still
+#: getting their parts, as fast as we got ours, and what it were asked for now it would send twice.
 HAND_PATIENCE_S = 0.5
+HAND_PATIENCE_MOST_S = 10.0
 
 #: A peer that choked us has to reject what it will not send (BEP 6); not all do, so we wait this long.
 REJECTS_S = 10.0
@@ -225,7 +228,7 @@ class Fetching:
             piece = self._handed(peer)
             if piece is not None:
                 return piece
-            if peer.pipeline.out or now - max(peer.hinted_at, peer.fetched_at) < HAND_PATIENCE_S:
+            if peer.pipeline.out or now - max(peer.hinted_at, peer.fetched_at) < self._hand_patience_s(peer):
                 return None
             peer.handing = False  # it has nothing more to hand out: choose freely
         offered = None
@@ -241,6 +244,11 @@ class Fetching:
         if piece is not None:
             peer.hints.pop(piece, None)
         return piece
+
+    def _hand_patience_s(self, peer: Peer) -> float:
+        rate = peer.pipeline.rate
+        two_s = 2 * self._swarm.geometry.piece_length / rate if rate else 0.0
+        return min(max(HAND_PATIENCE_S, two_s), HAND_PATIENCE_MOST_S)
 
     def _neighbour(self, peer: Peer) -> Sequence[int]:
         """The piece that follows: what a web seed is asked for at a time should be one long range."""

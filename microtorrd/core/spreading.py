@@ -25,9 +25,13 @@ from microtorrd.proto.messages import Suggest
 
 #: A peer is handed the next piece when what it has in hand (asked for and not sent, or suggested and not
 #: asked for) lasts for less than this: late enough that a slow peer holds no more than it can use, early
-#: enough that it never waits for us. Of a peer whose rate is not known yet the second figure counts.
+#: enough that it never waits for us.
 AHEAD_S = 0.5
-AHEAD_LEAST_BYTES = 1 << 18
+
+#: Of a peer whose rate is not known yet this counts, or one part in so many of a short content. What slow
+#: peers hold in hand leaves late, and at the end all others wait for it.
+AHEAD_UNKNOWN_BYTES = 1 << 18
+AHEAD_SHARE = 64
 
 #: Suggestions in one order at most, however small the pieces and fast the peer.
 SUGGESTIONS_MOST = 64
@@ -87,9 +91,11 @@ class Spreading:
         given = self._given
         assert given is not None
         swarm = self._swarm
-        wanted = max(int(peer.up.rate(now) * AHEAD_S), AHEAD_LEAST_BYTES)
-        wanted -= len(peer.queue) * BLOCK_BYTES
-        lacking = -(-wanted // swarm.geometry.piece_length) - len(peer.suggested)
+        wanted = self._ahead_bytes(peer, now) - len(peer.queue) * BLOCK_BYTES
+        availability = swarm.availability
+        # What others have by now it will not ask us for.
+        waiting = sum(availability[piece] <= availability.seeds for piece in peer.suggested)
+        lacking = -(-wanted // swarm.geometry.piece_length) - waiting
         if lacking <= 0:
             return
         fresh = []
@@ -105,6 +111,12 @@ class Spreading:
             fresh.append(Suggest(piece))
         if fresh:
             swarm.tell(peer, *fresh)
+
+    def _ahead_bytes(self, peer: Peer, now: float) -> int:
+        rate = peer.up.rate(now)
+        if rate:
+            return max(int(rate * AHEAD_S), 2 * BLOCK_BYTES)
+        return min(AHEAD_UNKNOWN_BYTES, max(2 * BLOCK_BYTES, self._swarm.geometry.length // AHEAD_SHARE))
 
     def check(self) -> None:
         """Recount what is given."""

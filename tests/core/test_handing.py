@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
-from microtorrd.core.events import MessagesReceived, Tell
+from microtorrd.core.events import BlocksSent, MessagesReceived, Tell
 from microtorrd.proto.extended import ExtendedHandshake
-from microtorrd.proto.messages import Extended, HaveAll, Interested, Suggest, Unchoke
+from microtorrd.proto.messages import Choke, Extended, Have, HaveAll, Interested, Suggest, Unchoke
 from tests.core.rig import INFO_HASH, Rig
+
+KIN = Extended(
+    0,
+    ExtendedHandshake(
+        m={},
+        client="",
+        listen_port=None,
+        reqq=None,
+        yourip=None,
+        upload_only=True,
+        metadata_size=None,
+        info_hash=INFO_HASH,
+    ).encode(),
+)
 
 
 def test_suggestions_go_ahead_of_the_unchoke() -> None:
@@ -24,18 +38,58 @@ def test_a_seeder_that_hands_out_is_not_asked_for_what_others_gave_us_a_part_of(
     rig.deliver(1, 2)
     rig.leave(1)
     rig.connect(2, extended=True)
-    words = ExtendedHandshake(
-        m={},
-        client="",
-        listen_port=None,
-        reqq=None,
-        yourip=None,
-        upload_only=True,
-        metadata_size=None,
-        info_hash=INFO_HASH,
-    )
-    rig.do(MessagesReceived(2, [Extended(0, words.encode()), HaveAll(), Suggest(2), Unchoke()]))
+    rig.do(MessagesReceived(2, [KIN, HaveAll(), Suggest(2), Unchoke()]))
     assert {slot.piece for slot in rig.lent[2]} == {2}  # … but not while it hands us others
     rig.deliver(2)
     rig.tick(2)
     assert 0 in {slot.piece for slot in rig.lent[2]}  # now that it has been silent
+
+
+def silent_s(rig: Rig, number: int) -> int:
+    """For how many seconds the silent seeder is asked for nothing."""
+    seconds = 0
+    while not rig.lent[number] and seconds < 100:
+        rig.tick()
+        seconds += 1
+    return seconds
+
+
+def test_a_slow_seeder_that_hands_out_is_given_the_time_of_two_pieces() -> None:
+    rig = Rig("." * 8, blocks=4)
+    rig.connect(1, extended=True)
+    rig.do(MessagesReceived(1, [KIN, HaveAll(), Suggest(2), Unchoke()]))
+    for _ in range(4):  # a piece in three seconds
+        rig.tick(0.75)
+        rig.deliver(1, 1)
+    assert silent_s(rig, 1) in {5, 6, 7}
+
+
+def test_one_that_unchokes_us_again_is_waited_for_as_well() -> None:
+    rig = Rig("." * 8, blocks=4)
+    rig.connect(1, extended=True)
+    rig.do(MessagesReceived(1, [KIN, HaveAll(), Suggest(2), Unchoke()]))
+    rig.deliver(1)
+    rig.say(1, Choke())
+    rig.tick(30)
+    rig.say(1, Unchoke())
+    assert not rig.lent[1]
+    assert silent_s(rig, 1) == 1
+
+
+def test_little_of_a_short_content_is_handed_out_in_advance() -> None:
+    rig = Rig("x" * 64, blocks=2)
+    for number in (1, 2, 3):
+        rig.join(number)
+        rig.say(number, Interested())
+    assert [len(rig.peer(number).suggested) for number in (2, 3)] == [1, 1]
+
+
+def test_what_others_have_by_now_does_not_stand_for_what_a_peer_has_in_hand() -> None:
+    rig = Rig("x" * 64, blocks=2)
+    for number in (1, 2, 3):
+        rig.join(number)
+        rig.say(number, Interested())
+    (piece,) = rig.peer(2).suggested
+    rig.say(3, Have(piece))
+    rig.do(BlocksSent(2, 0, 0))
+    assert len(rig.peer(2).suggested) == 2

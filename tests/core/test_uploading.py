@@ -52,7 +52,7 @@ def test_slots_are_limited_and_pass_on_when_they_become_free() -> None:
         leecher(rig, number)
         rig.now += 1
     assert unchoked(rig) == {1, 2}
-    assert told(rig.leave(1), 3) == [Unchoke()]  # it has waited longest
+    assert Unchoke() in told(rig.leave(1), 3)  # it has waited longest
     assert told(rig.say(2, NotInterested()), 4) == [Unchoke()]
 
 
