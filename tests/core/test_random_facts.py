@@ -98,11 +98,12 @@ class Facts(RuleBasedStateMachine):
         ),
         peers=st.lists(st.tuples(pieces_had, st.booleans()), max_size=4),
         memory=st.sampled_from([2 * BLOCK, 5 * BLOCK, 1 << 30]),
-        slots=st.integers(1, 3),
+        slots=st.integers(0, 3),
         always=st.booleans(),
         wait=st.integers(0, 1),
         id_hash=st.booleans(),
         seed_after=st.booleans(),
+        super_seed=st.booleans(),
         seed=number,
     )
     def make(self, **how: Any) -> None:
@@ -119,7 +120,11 @@ class Facts(RuleBasedStateMachine):
                 idle_timeout_s=60.0,
                 ban_after=2,
             ),
-            torrent=TorrentSettings(wait_seeders=how["wait"], seed_after_download=how["seed_after"]),
+            torrent=TorrentSettings(
+                wait_seeders=how["wait"],
+                seed_after_download=how["seed_after"],
+                super_seed=how["super_seed"],
+            ),
             id_hash=how["id_hash"],
             seed=how["seed"],
         )
@@ -304,7 +309,11 @@ class Facts(RuleBasedStateMachine):
             case "wanted":
                 rig.do(events.MemoryWanted())
             case "choose":
-                rig.do(events.SettingsChanged(TorrentSettings(sequential=yes, seed_after_download=not bad)))
+                rig.do(
+                    events.SettingsChanged(
+                        TorrentSettings(sequential=yes, seed_after_download=not bad, super_seed=bool(good))
+                    )
+                )
             case "wish":
                 ranks = bytes(1 + (p in bad) if p in good else 0 for p in range(PIECES))
                 rig.do(events.WishesChanged(None if yes and not good else ranks))
