@@ -138,30 +138,37 @@ class Fetching:
         )
 
     def _hand_out(self, ready: list[Peer], now: float) -> None:
-        """Give work to these, the last first but for the lot, a piece at a time."""
+        """Give work to these, the last first but for the lot, a piece at a time.
+
+        What is lent is ordered at once: when memory runs short amid this, a piece that was given to
+        a snubbed peer just now may be given up again, and its recall has to come after its request.
+        """
         swarm = self._swarm
         by_lot, chance = swarm.settings.random_peer_share, swarm.chance.random
-        given: dict[Peer, list[Slot]] = {}
+        given: dict[Peer, list[Slot]] = {}  # the lists of the orders, as long as nothing was recalled since
+        orders = swarm.orders
         while ready:
             at = int(chance() * len(ready)) if len(ready) > 1 and chance() < by_lot else -1
             peer = ready[at]
+            ordered = len(orders)
             blocks = self._next(peer, peer.room(), now)
             more = bool(blocks)
             if not more and not self._is_handing(peer):
                 # Nothing is free for it: once, and no more, it may help with what is late.
                 blocks = self._late(peer, peer.room(), now)
+            if len(orders) != ordered:
+                given.clear()
             if blocks:
                 if peer not in given:
                     given[peer] = []
+                    orders.append(Fetch(peer.number, given[peer]))
                     if peer.pipeline.out == len(blocks):  # it was asked for nothing: patience begins now
                         peer.fetched_at = now
+                    if swarm.began_at is None:
+                        swarm.began_at = now
                 given[peer] += blocks
             if not more or peer.room() <= 0:
                 del ready[at]
-        if given and swarm.began_at is None:
-            swarm.began_at = now
-        for peer, slots in given.items():
-            swarm.orders.append(Fetch(peer.number, slots))
 
     def _next(self, peer: Peer, room: int, now: float) -> Sequence[Block]:
         """Some free blocks for a peer with room, now lent to it; empty: there are none for it."""

@@ -41,11 +41,12 @@ class Storm:
             have=lot.choice(["." * PIECES, "x" * PIECES, self.pieces()]),
             peers=[(self.some(), lot.random() < 0.7) for _ in range(lot.randrange(5))],
             memory=lot.choice([2 * BLOCK, 5 * BLOCK, 1 << 30]),
-            slots=lot.randint(1, 3),
+            slots=lot.randint(0, 3),
             always=lot.random() < 0.2,
             wait=int(lot.random() < 0.2),
             id_hash=lot.random() < 0.3,
             seed_after=lot.random() < 0.9,
+            super_seed=lot.random() < 0.3,
             seed=seed,
         )
         self.moves: dict[Callable[[], None], int] = {
