@@ -67,9 +67,11 @@ def rows(pairs: int) -> list[Row]:
         for size in (SIZE, SMALL):
             group = [contest for contest in contests if contest.rival.size == size]
             if all(contest.why_not for contest in group):
-                continue
+                continue  # nobody to be beside
             with Arena(home / f"arena-{size}", size=size, piece_length=PIECE) as arena:
                 for number in range(pairs):
+                    if all(contest.why_not for contest in group):
+                        break
                     compare(arena, group, stalls_s)
                     figures = ", ".join(
                         f"{contest.rival.kind.name} {contest.speed.theirs[-1]:.0f}"

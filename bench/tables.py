@@ -34,7 +34,11 @@ def section(title: str, rows: Sequence[Row], pictures: Mapping[str, str]) -> str
     """One suite: what it ran on, its table, what there is to say about rows, pictures (captions by name)."""
     lines = [f"### {title}", "", machine(), "", f"| {' | '.join(HEAD)} |", f"|{'---|' * len(HEAD)}"]
     lines += [f"| {' | '.join([*row.cells(), verdict(row)])} |" for row in rows]
-    notes = [f"- {row.name.removeprefix('… ')}: {row.note}" for row in rows if row.note]
+    notes = [
+        f"- {row.name.removeprefix('… ')}{f' ({row.other})' if row.other else ''}: {row.note}"
+        for row in rows
+        if row.note
+    ]
     if notes:
         lines += ["", *notes]
     for name, caption in pictures.items():
