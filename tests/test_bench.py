@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import arrival, pictures, probed, tables
+from bench import arrival, connections, pictures, probed, tables
 from bench.__main__ import Overdue, at_most
 from bench.arrival import Arrival, NotArrived
 from bench.daemons import Daemon
-from bench.measure import Row, percentile, stall_row
+from bench.measure import Row, make_content, make_torrent, percentile, stall_row
 
 
 def row(
@@ -203,3 +203,24 @@ def test_a_line_of_stalls_that_is_still_being_written_is_left_out(tmp_path: Path
     assert probed.read(path, since_s=0) == []
     path.write_text("5.0 0.020000 0.001000\n9.0 0.060000 0.000000\n11.0 0.0")
     assert probed.read(path, since_s=6.0) == [probed.Stall(9.0, 0.06, 0.0)]
+
+
+# ---------------------------------------------------------------------------------------------- connections
+
+
+def test_the_crowd_is_served_by_a_real_seeder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "SIZE", 2 << 20)
+    monkeypatch.setattr(connections, "PEERS", 12)
+    monkeypatch.setattr(connections, "RUN_S", 0.05)
+    monkeypatch.setattr(connections, "warm_up", lambda size: None)
+    content = tmp_path / "payload"
+    make_content(content, connections.SIZE)
+    metainfo = make_torrent(content, connections.PIECE, [])
+    daemon = connections.seeder(tmp_path / "seeder", content, metainfo)
+    speed, memory = row([]), row([])
+    try:
+        # RuntimeError where one of them gets nothing.
+        connections.measure(daemon, metainfo, speed, memory)
+    finally:
+        daemon.kill()
+    assert min(speed.ours + speed.theirs) > 0 and len(memory.ours) == 1
