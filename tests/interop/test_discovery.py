@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -18,7 +19,10 @@ from bench.places import Place
 from mtorrctl.create import Recipe, create
 from tests.interop.conftest import require
 from tests.interop.content import MIB, make_file
-from tests.interop.meeting import Meeting
+from tests.interop.meeting import PATIENCE_S, Meeting
+from tests.interop.meetings import magnet_of, seed
+
+LOOK_S = 0.2
 
 #: Where no tracker is.
 NOBODY = "http://127.0.0.1:9/announce"
@@ -104,3 +108,32 @@ def test_foreign_neighbours_are_found(network_meeting: Meeting, kind: type[Forei
         meeting.add(ours, metainfo)
         meeting.wait_for_content(content, ours.save_to / content.name, who="microtorrd")
     print(f"\n{kind.name}, {who_seeds} seed: {time.monotonic() - begun:.1f} s")
+
+
+@pytest.mark.parametrize("kind", [Libtorrent, Transmission], ids=lambda kind: kind.name)
+def test_foreign_peers_introduce_us(network_meeting: Meeting, kind: type[Foreign]) -> None:
+    """Ours knows only the foreign client, and that one knows our seeder: one of ours hears of the other."""
+    require(kind)
+    meeting = network_meeting
+    content = make_file(meeting.directory, 16 * MIB)
+    metainfo = meeting.share(content)
+    # Slow enough that nobody is whole, and parts, before all have met.
+    seeder = meeting.daemon("seeder", limits__up=MIB // 4)
+    seed(meeting, seeder, metainfo, content)
+    foreign = meeting.foreign(kind, metainfo, meeting.directory / "theirs")
+    meeting.wait_for_announce(kind.peer_id_start)
+    host, port = meeting.address_of(kind.peer_id_start)
+    link = magnet_of(seeder).partition("&tr=")[0]
+    late = meeting.daemon("late")
+    begun = time.monotonic()
+    meeting.add(late, f"{link}&x.pe={host}:{port}")
+    with late.client() as client:
+        client.subscribe(kinds=None)
+        while not ("pex" in sources(late) or "pex" in sources(seeder)):
+            assert time.monotonic() - begun < PATIENCE_S, "nobody was introduced"
+            client.next_note(LOOK_S)
+    print(f"\n{kind.name} introduced us in {time.monotonic() - begun:.1f} s")
+    if kind is Libtorrent:
+        while re.search(r"PEX.*added: [1-9]", foreign.log()) is None:
+            assert time.monotonic() - begun < PATIENCE_S, "it did not hear of anybody from us"
+            time.sleep(LOOK_S)
