@@ -202,7 +202,8 @@ class Peer:
         self.joined_as_seed = False
         self.is_kin = False  # another microtorrd, says its extended handshake
         self.client = ""
-        self.source: Source = "incoming"  # how we came to know it
+        # How we came to know it; a web seed is named in the metainfo.
+        self.source: Source = "operator" if fact.web_seed else "incoming"
         self.upload_only = False  # it says that it wants nothing more (BEP 21)
         self.elsewhere: Address | None = None  # where it listens in the other family, says it itself
         self.metadata_number = 0  # of its messages about metadata; 0: it knows none
