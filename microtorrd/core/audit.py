@@ -76,20 +76,25 @@ def _blocks(core: Core) -> None:
     lent: Counter[Peer] = Counter()
     for piece, partial in workshop.partials.items():
         assert partial.piece == piece
-        free, left = [], 0
+        free, left, end = [], 0, 0
         holders: Counter[Peer] = Counter()
         for block in partial.blocks:
             held_by = [peer for peer in (block.holder, *(block.others or ())) if peer is not None]
             assert len(set(held_by)) == len(held_by), "asked twice of the same peer"
             assert connected.issuperset(held_by), "lent to somebody who is gone"
             assert not (block.done and held_by), "lent although it is here"
+            assert block.begin == end, "blocks that do not follow each other"
+            assert all(block.length <= peer.largest_block for peer in held_by), "a block that is too large"
+            end += block.length
             if block.holder is None and block.others:
                 assert all(peer.snubbed for peer in block.others), "free although asked"
+                assert block.units == 1, "a large block that is free although it may still come"
             if not block.done:
-                left += 1
+                left += block.units
                 if block.holder is None:
                     free.append(block)
-            holders.update(held_by)
+            holders.update(dict.fromkeys(held_by, block.units))
+        assert end == partial.buffer.size, "blocks that are not the whole piece"
         assert left == partial.left > 0, "blocks to come"
         assert {id(block) for block in free} == {id(block) for block in partial.free}, "free blocks"
         assert len(free) == len(partial.free)
@@ -118,6 +123,7 @@ def _peer(core: Core, peer: Peer) -> None:
     if peer.am_choking:
         owed = {piece for piece, _, _ in peer.queue if piece not in peer.fast_given}
         assert len(owed) <= peer.fast, "a choked peer is served more than the rest of a piece"
+    assert peer.queue_bytes == sum(length for _, _, length in peer.queue), "bytes queued"
     for piece, _, _ in peer.queue:
         assert core.have[piece], "serving what we do not have"
 

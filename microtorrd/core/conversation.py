@@ -44,6 +44,7 @@ from microtorrd.proto.extended import (
     decode_dont_have,
     decode_upload_only,
 )
+from microtorrd.proto.geometry import BLOCK_BYTES, MAX_REQUEST_BYTES
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -186,6 +187,7 @@ class Conversation:
             ipv6=self._elsewhere(peer, 16),
             upload_only=(self._swarm.satisfied and peer.shown is None) or None,
             metadata_size=self._handout.size or None,
+            largest_block=MAX_REQUEST_BYTES,
             info_hash=self._info_hash,
         )
 
@@ -395,8 +397,12 @@ class Conversation:
             peer.upload_only = words.upload_only
         if words.yourip is not None and not peer.web_seed:
             self._ourselves.heard(peer.host, words.yourip)
+        if words.largest_block is not None:
+            # On the borders of the usual blocks, so that a large one can be split into these.
+            served = min(words.largest_block, MAX_REQUEST_BYTES) // BLOCK_BYTES * BLOCK_BYTES
+            peer.largest_block = max(peer.largest_block, served)
         if words.reqq is not None:
-            bound = self._swarm.settings.pipeline_max_bytes // 16384
+            bound = self._swarm.settings.pipeline_max_bytes // BLOCK_BYTES
             peer.pipeline.set_limit(min(words.reqq, max(1, bound)))
         if words.listen_port:
             self._listens(peer, words, words.listen_port, now)

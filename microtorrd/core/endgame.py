@@ -55,8 +55,9 @@ def late_blocks(
             blocks = _tail(partial, holder, peer, most=quota, now=now)
             if blocks:
                 found.append((partial, blocks))
-                quota -= len(blocks)
-                most -= len(blocks)
+                units = sum(block.units for block in blocks)
+                quota -= units
+                most -= units
     return found
 
 
@@ -72,6 +73,7 @@ def _quota(peer: Peer, holder: Peer, *, ahead_s: float, now: float) -> int:
 def _tail(partial: Partial, holder: Peer, peer: Peer, *, most: int, now: float) -> list[Block]:
     """The last blocks of the piece that this holder was asked for, and the peer was not."""
     chosen: list[Block] = []
+    units = 0
     for block in reversed(partial.blocks):
         if block.holder is not holder:
             continue
@@ -79,7 +81,8 @@ def _tail(partial: Partial, holder: Peer, peer: Peer, *, most: int, now: float) 
         if others is not None and (peer in others or _counted_on(holder, others, now) >= COPIES_MAX):
             continue
         chosen.append(block)
-        if len(chosen) == most:
+        units += block.units
+        if units >= most:
             break
     return chosen
 

@@ -56,7 +56,7 @@ class Fetching:
         blocks = cast("Sequence[Block]", slots)  # the slots that come back are those that were lent here
         if peer.snubbed:
             self._forgive(peer)
-        useful = count = run = 0
+        useful = count = run = 0  # the last two in units
         partial: Partial | None = None
         crossed: dict[Peer, list[Slot]] = {}
         partials = self._workshop.partials
@@ -74,7 +74,7 @@ class Fetching:
                 partial, run = partials[block.piece], 0
             block.holder = None
             block.done = True
-            run += 1
+            run += block.units
             useful += block.length
         if partial is not None:
             self._arrived(partial, peer, run, now)
@@ -89,15 +89,16 @@ class Fetching:
             self.refill(loser, now)
         return useful
 
-    def _arrived(self, partial: Partial, peer: Peer, blocks: int, now: float) -> None:
-        partial.arrived(peer, blocks, now)
+    def _arrived(self, partial: Partial, peer: Peer, units: int, now: float) -> None:
+        partial.arrived(peer, units, now)
         if not partial.left:
             self._workshop.store(partial)
 
     def _received_oddly(
         self, block: Block, peer: Peer, crossed: dict[Peer, list[Slot]], now: float
-    ) -> bool | None:
-        """A block that is not asked of this peer alone. Was it asked of it at all? None: it is of no use."""
+    ) -> int | None:
+        """A block that is not asked of this peer alone. How much of what it was asked for is it? None: it is
+        of no use."""
         if block.done:
             self._swarm.wasted_bytes += block.length
             return None
@@ -108,7 +109,7 @@ class Fetching:
                 crossed.setdefault(holder, []).append(block)
         if not partial.left:
             self._workshop.store(partial)
-        return peer in holders
+        return block.units if peer in holders else 0
 
     # ------------------------------------------------------------------------------------- asking
 
@@ -162,7 +163,8 @@ class Fetching:
                 if peer not in given:
                     given[peer] = []
                     orders.append(Fetch(peer.number, given[peer]))
-                    if peer.pipeline.out == len(blocks):  # it was asked for nothing: patience begins now
+                    asked = sum(block.units for block in blocks)
+                    if peer.pipeline.out == asked:  # it was asked for nothing: patience begins now
                         peer.fetched_at = now
                     if swarm.began_at is None:
                         swarm.began_at = now
@@ -200,7 +202,7 @@ class Fetching:
 
     def _least(self, peer: Peer, partial: Partial, room: int) -> int:
         """How many of the free blocks to ask for; of some peers a piece comes as a whole anyway."""
-        return max(room, len(partial.free)) if peer.whole_pieces else room
+        return max(room, partial.units) if peer.whole_pieces else room
 
     def _begun(self, peer: Peer) -> tuple[Partial | None, Partial | None]:
         """Of the pieces with free blocks: one that nobody works on, or else the one nearest its end."""
@@ -225,7 +227,7 @@ class Fetching:
         if self._workshop.starved:
             return None
         piece = self._choose(peer, now)
-        return None if piece is None else self._workshop.begin(piece, now)
+        return None if piece is None else self._workshop.begin(piece, now, peer.block_bytes())
 
     def _choose(self, peer: Peer, now: float) -> int | None:
         picker = self._workshop.picker
@@ -284,9 +286,24 @@ class Fetching:
             now=now,
             stalled_only=not (nothing_left or workshop.starved),
         ):
-            partial.lend_also(peer, blocks, now)
-            asked += blocks
+            large = [block for block in blocks if block.length > peer.largest_block]
+            for block in large:
+                self._break_up(partial, block)
+                asked += partial.lend(peer, block.units, now)
+            if len(large) < len(blocks):
+                copies = [block for block in blocks if block.length <= peer.largest_block]
+                partial.lend_also(peer, copies, now)
+                asked += copies
         return asked
+
+    def _break_up(self, partial: Partial, block: Block) -> None:
+        """A block is late that is too large for others: it is taken back whole, to be asked in parts."""
+        for holder in (block.holder, *(block.others or ())):
+            if holder is not None:
+                partial.release(block, holder)
+                self._swarm.orders.append(Recall(holder.number, [block]))
+        partial.split(block)
+        self._workshop.open[partial] = None
 
     def _may_ask(self, peer: Peer, partial: Partial) -> bool:
         piece = partial.piece
@@ -364,8 +381,11 @@ class Fetching:
     def _snub(self, peer: Peer) -> None:
         peer.snubbed = True
         peer.pipeline.shrink()
-        for partial in peer.partials:
-            partial.doubt(peer)
+        touched = list(peer.partials)
+        taken: list[Slot] = [block for partial in touched for block in partial.doubt(peer)]
+        if taken:
+            self._swarm.orders.append(Recall(peer.number, taken))
+        for partial in touched:
             self._workshop.freed(partial)
 
     def _forgive(self, peer: Peer) -> None:

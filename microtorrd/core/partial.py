@@ -5,13 +5,20 @@ Every block is in one of three conditions:
 - asked: `holder` is the peer that is asked; `others` are peers asked as well (end game, snubbed ones);
 - done: its bytes are here and counted; no holder.
 
-`holders` counts for each peer the blocks that it holds, in whatever role; `Peer.partials` is the other end of
-the same thread, and the peer's `pipeline.out` the sum over its partials. The methods here keep all three.
+`holders` counts for each peer what it holds, in whatever role; `Peer.partials` is the other end of the same
+thread, and the peer's `pipeline.out` the sum over its partials. The methods here keep all three.
+
+A piece is cut into blocks of one size, which is that of `BLOCK_BYTES` unless a quick peer that serves larger
+ones begins it. All counts are in units of `BLOCK_BYTES`, also those begun: a block counts as its `units`.
+A free block that is too large for who is asked next is split. So that this is always possible, nobody keeps a
+claim on a large block that is free.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import cast
 
 from microtorrd.core.events import PieceBuffer, Slot
@@ -22,66 +29,103 @@ from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 class Block(Slot):
     """A slot, and whom it is lent to."""
 
-    __slots__ = ("done", "holder", "others")
+    __slots__ = ("done", "holder", "others", "units")
 
     def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
         super().__init__(piece, begin, length, view)
         self.holder: Peer | None = None
         self.others: list[Peer] | None = None
         self.done = False
+        self.units = -(-length // BLOCK_BYTES)
 
 
 class Partial:
     """One piece on its way."""
 
-    __slots__ = ("blocks", "buffer", "free", "givers", "holders", "left", "piece", "solo", "touched_at")
+    __slots__ = (
+        "blocks",
+        "buffer",
+        "free",
+        "givers",
+        "holders",
+        "left",
+        "piece",
+        "solo",
+        "touched_at",
+        "units",
+    )
 
-    def __init__(self, buffer: PieceBuffer, geometry: Geometry, *, solo: bool, now: float) -> None:
-        piece, view = buffer.piece, buffer.view
-        self.piece = piece
+    def __init__(
+        self,
+        buffer: PieceBuffer,
+        geometry: Geometry,
+        *,
+        solo: bool,
+        now: float,
+        block_bytes: int = BLOCK_BYTES,
+    ) -> None:
+        self.piece = buffer.piece
         self.buffer = buffer
-        self.blocks = [
-            Block(piece, begin, length, view[begin : begin + length])
-            for begin, length in geometry.blocks(piece)
-        ]
+        self.blocks = _cut(buffer, 0, buffer.size, block_bytes)
         self.free = self.blocks[::-1]  # to be asked next: the last of the list
-        self.left = len(self.blocks)  # not done
+        self.units = geometry.block_count(buffer.piece)
+        self.left = self.units  # not done
         self.holders: dict[Peer, int] = {}
-        self.givers: dict[Peer, int] = {}  # blocks that came from each
+        self.givers: dict[Peer, int] = {}  # what came from each
         self.solo = solo  # from one peer at a time, so that a culprit can be told
         self.touched_at = now  # when a block last came or was asked
 
     @property
     def untouched(self) -> bool:
         """No block has come yet."""
-        return self.left == len(self.blocks)
+        return self.left == self.units
 
     def block_at(self, begin: int, length: int) -> Block | None:
         """The block of exactly these bounds, if we cut the piece so. The numbers may be anybody's."""
-        index, rest = divmod(begin, BLOCK_BYTES)
-        if rest or not 0 <= index < len(self.blocks) or self.blocks[index].length != length:
+        at = self._index(begin)
+        if at == len(self.blocks) or (self.blocks[at].begin, self.blocks[at].length) != (begin, length):
             return None
-        return self.blocks[index]
+        return self.blocks[at]
+
+    def _index(self, begin: int) -> int:
+        return bisect_left(self.blocks, begin, key=attrgetter("begin"))
 
     # ------------------------------------------------------------------------------------ asking
 
     def lend(self, peer: Peer, most: int, now: float) -> list[Block]:
-        """Ask this peer for up to `most` (1 or more) of the free blocks, in order."""
-        free = self.free
-        taken = free[-most:]
-        del free[-most:]
-        taken.reverse()
-        for block in taken:
+        """Ask this peer for free blocks, in order: one at least, then as long as they are no more than `most`
+        units, none of them larger than it serves."""
+        free, largest = self.free, peer.largest_block
+        taken: list[Block] = []
+        units = 0
+        while free and units < most:
+            block = free[-1]
+            if block.length > largest:
+                self.split(block)
+                continue
+            if taken and units + block.units > most:
+                break
+            free.pop()
             block.holder = peer
-        self._count(peer, len(taken), now)
+            taken.append(block)
+            units += block.units
+        self._count(peer, units, now)
         return taken
+
+    def split(self, block: Block) -> None:
+        """Cut a large block, the next of the free ones, into those of the size that everybody serves."""
+        small = _cut(self.buffer, block.begin, block.begin + block.length, BLOCK_BYTES)
+        at = self._index(block.begin)
+        self.blocks[at : at + 1] = small
+        self.free[-1:] = small[::-1]
+        block.done = True  # whatever still comes for it is waste
 
     def lend_also(self, peer: Peer, blocks: Iterable[Block], now: float) -> None:
         """Ask this peer, too, for blocks that others hold."""
         added = 0
         for block in blocks:
             block.others = [*(block.others or ()), peer]
-            added += 1
+            added += block.units
         self._count(peer, added, now)
 
     def _count(self, peer: Peer, added: int, now: float) -> None:
@@ -93,11 +137,11 @@ class Partial:
 
     # ---------------------------------------------------------------------------------- receiving
 
-    def arrived(self, peer: Peer, blocks: int, now: float) -> None:
-        """So many blocks held by this peer alone are done; the caller marked them and tells its pipeline."""
-        self.left -= blocks
-        self.givers[peer] = self.givers.get(peer, 0) + blocks
-        self.discount(peer, blocks)
+    def arrived(self, peer: Peer, units: int, now: float) -> None:
+        """So much that this peer alone held is done; the caller marked the blocks and tells its pipeline."""
+        self.left -= units
+        self.givers[peer] = self.givers.get(peer, 0) + units
+        self.discount(peer, units)
         self.touched_at = now
 
     def arrived_oddly(self, block: Block, peer: Peer, now: float) -> list[Peer]:
@@ -108,18 +152,19 @@ class Partial:
             self.free.remove(block)
         block.holder = block.others = None
         block.done = True
-        self.left -= 1
-        self.givers[peer] = self.givers.get(peer, 0) + 1
+        units = block.units
+        self.left -= units
+        self.givers[peer] = self.givers.get(peer, 0) + units
         self.touched_at = now
         for holder in holders:
-            self.discount(holder, 1)
+            self.discount(holder, units)
             if holder is not peer:
-                holder.pipeline.lost(1)
+                holder.pipeline.lost(units)
         return holders
 
-    def discount(self, peer: Peer, blocks: int) -> None:
-        """The peer holds so many blocks less (its pipeline is told by the caller)."""
-        rest = self.holders[peer] - blocks
+    def discount(self, peer: Peer, units: int) -> None:
+        """The peer holds so much less (its pipeline is told by the caller)."""
+        rest = self.holders[peer] - units
         if rest:
             self.holders[peer] = rest
         else:
@@ -147,14 +192,19 @@ class Partial:
             block.others = [other for other in block.others if other is not peer] or None
         else:
             return False
-        self.discount(peer, 1)
-        peer.pipeline.lost(1)
+        self.discount(peer, block.units)
+        peer.pipeline.lost(block.units)
         return True
 
-    def doubt(self, peer: Peer) -> None:
-        """The peer is snubbed: whatever it holds may be asked of somebody else, yet it may still come."""
+    def doubt(self, peer: Peer) -> list[Block]:
+        """The peer is snubbed: whatever it holds may be asked of somebody else, yet it may still come. Large
+        blocks are taken back and returned: nobody else may serve them as they are."""
+        taken: list[Block] = []
         for block in reversed(self.blocks):
-            if block.holder is peer:
+            if block.units > 1:
+                if self.release(block, peer):
+                    taken.append(block)
+            elif block.holder is peer:
                 others = block.others
                 block.holder = None
                 if others and (better := next((o for o in others if not o.snubbed), None)):
@@ -163,6 +213,7 @@ class Partial:
                 else:
                     self.free.append(block)
                 block.others = [*(others or ()), peer]
+        return taken
 
     def trust(self, peer: Peer) -> None:
         """The reverse of `doubt`: the peer sends again."""
@@ -183,8 +234,17 @@ class Partial:
         return dict(lent)
 
     def contributors(self) -> list[int | None]:
-        """Which peer each block came from, in order."""
-        return [block.filled_by for block in self.blocks]
+        """Which peer each unit came from, in order."""
+        return [block.filled_by for block in self.blocks for _ in range(block.units)]
+
+
+def _cut(buffer: PieceBuffer, begin: int, end: int, size: int) -> list[Block]:
+    """This part of the piece in blocks of `size` bytes; the last one may be shorter."""
+    piece, view = buffer.piece, buffer.view
+    return [
+        Block(piece, at, min(size, end - at), view[at : min(at + size, end)])
+        for at in range(begin, end, size)
+    ]
 
 
 def reopen(slots: Iterable[Slot], peer: int) -> None:

@@ -27,6 +27,11 @@ LEAST_BLOCKS = 4
 #: dry, shallow enough that the choice of pieces stays late when the peer is slow.
 AHEAD_S = 1.0
 
+#: A peer that serves larger blocks than the usual ones is asked for these while it sends this fast: then they
+#: are worth while, and the largest takes 8 ms. Slower ones stay with small blocks, so that limits, cancels
+#: and the end game stay as fine as ever.
+LARGE_BLOCKS_RATE = 16e6
+
 #: A round that is under way tells something after this time.
 IMPRESSION_S = 0.25
 
@@ -46,7 +51,8 @@ STALL_S = 1.5
 
 
 class Pipeline:
-    """How many blocks to have asked of one peer at a time, by how fast it answers.
+    """How many blocks to have asked of one peer at a time, by how fast it answers. A large block counts as
+    many of the usual size.
 
     Time is cut into rounds: what is asked at the beginning of a round has come at its end, and how long that
     took is the measure. From round to round the depth follows rate x (`AHEAD_S` + latency), at most doubling
@@ -155,6 +161,7 @@ class Peer:
         "joined_as_seed",
         "joined_at",
         "known",
+        "largest_block",
         "metadata_given",
         "metadata_number",
         "noise",
@@ -169,6 +176,7 @@ class Peer:
         "peer_interested",
         "pipeline",
         "queue",
+        "queue_bytes",
         "refused",
         "shown",
         "snubbed",
@@ -223,6 +231,7 @@ class Peer:
         reqq = ORIGINAL_REQQ if fact.whole_pieces else DEFAULT_REQQ
         self.pipeline = Pipeline(min(pipeline_blocks, reqq))
         self.partials: dict[Partial, None] = {}  # pieces with blocks asked of it, oldest first
+        self.largest_block = BLOCK_BYTES  # what it serves at a time, in bytes
         self.current: Partial | None = None  # the one it was last given blocks of
         self.fetched_at = 0.0  # its last block, or when it was asked again after a pause
         self.allowed: set[int] = set()  # pieces it serves us although it chokes us (BEP 6)
@@ -233,6 +242,7 @@ class Peer:
 
         # What it asks of us.
         self.queue: dict[BlockRequest, None] = {}  # ordered to be served and not yet sent, oldest first
+        self.queue_bytes = 0  # of all these
         self.fast_given: frozenset[int] = frozenset()  # pieces we serve it although we choke it
         self.suggested: dict[int, None] = {}  # pieces we suggested and it has not asked for
         self.shown: bitarray | None = None  # pieces we told it of, None: all that we have (BEP 16)
@@ -277,6 +287,10 @@ class Peer:
     def room(self) -> int:
         """How many more blocks it may be asked for, choking aside."""
         return self.pipeline.depth - self.pipeline.out
+
+    def block_bytes(self) -> int:
+        """The size of blocks in which a piece is begun that it is to send."""
+        return self.largest_block if self.pipeline.rate >= LARGE_BLOCKS_RATE else BLOCK_BYTES
 
     def due_s(self, now: float) -> float:
         """In how many seconds all that is asked of it should be here; inf: do not wait for it."""

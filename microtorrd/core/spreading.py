@@ -20,7 +20,6 @@ from microtorrd.core.events import BlockRequest
 from microtorrd.core.peer import Peer
 from microtorrd.core.picker import draw
 from microtorrd.core.swarm import Swarm
-from microtorrd.proto.geometry import BLOCK_BYTES
 from microtorrd.proto.messages import Suggest
 
 #: A peer is handed the next piece when what it has in hand (asked for and not sent, or suggested and not
@@ -91,7 +90,7 @@ class Spreading:
         given = self._given
         assert given is not None
         swarm = self._swarm
-        wanted = self._ahead_bytes(peer, now) - len(peer.queue) * BLOCK_BYTES
+        wanted = self._ahead_bytes(peer, now) - peer.queue_bytes
         availability = swarm.availability
         # What others have by now it will not ask us for.
         waiting = sum(availability[piece] <= availability.seeds for piece in peer.suggested)

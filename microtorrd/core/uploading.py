@@ -20,6 +20,7 @@ from microtorrd.core.peer import Peer
 from microtorrd.core.spreading import Spreading
 from microtorrd.core.swarm import Swarm
 from microtorrd.errors import ProtocolError
+from microtorrd.proto.geometry import MAX_REQUEST_BYTES
 from microtorrd.proto.messages import AllowedFast, Cancel, Choke, Message, Reject, Unchoke
 
 #: Requests of one peer that we keep at a time; told to it as `reqq` (BEP 10): 32 MiB in blocks of 16 KiB.
@@ -205,6 +206,7 @@ class Uploading:
         if gone:
             for request in gone:
                 del peer.queue[request]
+                peer.queue_bytes -= request[2]
             self._swarm.orders.append(Withdraw(peer.number, gone if peer.queue else None, reject=peer.fast))
         self._spreading.take_back(peer, but=last)
 
@@ -236,23 +238,31 @@ class Uploading:
         bits = swarm.have.bits if peer.shown is None else peer.shown
         whole, pieces = geometry.piece_length, geometry.piece_count - 1  # the last piece may be shorter
         refused: list[BlockRequest] = []
-        before = len(queue)
+        before, size = len(queue), 0
         for request in requests:
             piece, begin, length = request
             # What nearly every request is like, without a call; the door has the last word on all others.
-            if not (0 <= piece < pieces and begin >= 0 and 0 < length <= 16384 and begin + length <= whole):
+            if not (
+                0 <= piece < pieces
+                and begin >= 0
+                and 0 < length <= MAX_REQUEST_BYTES
+                and begin + length <= whole
+            ):
                 geometry.admit_request(piece, begin, length)
             if bits[piece]:
                 queue[request] = None
+                size += length
             else:
                 refused.append(request)
         if refused:
             self._refuse(peer, refused)
         if len(queue) == before + len(requests):
+            peer.queue_bytes += size
             swarm.orders.append(Serve(peer.number, requests))
         else:
             swarm.hear_noise(peer, before + len(requests) - len(queue))
             fresh = list(islice(queue, before, None))
+            peer.queue_bytes += sum(length for _, _, length in fresh)
             if fresh:
                 swarm.orders.append(Serve(peer.number, fresh))
         self._spreading.asked(peer, requests, now)
@@ -263,6 +273,7 @@ class Uploading:
         self._swarm.hear_noise(peer)  # nobody gains from asking and cancelling for ever
         if request in peer.queue:
             del peer.queue[request]
+            peer.queue_bytes -= message.length
             self._withdraw(peer, request)
 
     def _withdraw(self, peer: Peer, request: BlockRequest) -> None:
@@ -280,9 +291,11 @@ class Uploading:
         queue = peer.queue
         if blocks >= len(queue):
             queue.clear()
+            peer.queue_bytes = 0
         else:
             for request in list(islice(queue, blocks)):
                 del queue[request]
+                peer.queue_bytes -= request[2]
         peer.up.add(payload_bytes, now)
         self._swarm.up.add(payload_bytes, now)
         self._spreading.top_up(peer, now)
@@ -302,6 +315,7 @@ class Uploading:
             if entitled and bits[piece] and len(peer.queue) < bound:
                 if request not in peer.queue:
                     peer.queue[request] = None
+                    peer.queue_bytes += request[2]
                     served.append(request)
             else:
                 refused.append(request)

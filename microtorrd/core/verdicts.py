@@ -54,7 +54,7 @@ class Verdicts:
             return
         was_needed = workshop.picker.got(piece)
         if partial is not None:
-            self._shares.credit(partial.givers, len(partial.blocks), partial.buffer.size)
+            self._shares.credit(partial.givers, partial.units, partial.buffer.size)
         if self._culprits.suspicious(piece):
             for giver in self._culprits.good(piece, digests):
                 self._strike(giver)
@@ -111,12 +111,11 @@ class Verdicts:
 
     @staticmethod
     def _givers(partial: Partial) -> list[Giver]:
-        """Who sent each block, also of those who have left."""
+        """Who sent each block of the usual size, also of those who have left."""
         givers = {peer.number: Giver(peer.number, identity(peer)) for peer in partial.givers}
         unknown = Giver(-1, "")
         return [
-            unknown if block.filled_by is None else givers.get(block.filled_by, unknown)
-            for block in partial.blocks
+            unknown if number is None else givers.get(number, unknown) for number in partial.contributors()
         ]
 
     def _strike(self, giver: Giver) -> None:

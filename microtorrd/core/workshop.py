@@ -16,6 +16,7 @@ from microtorrd.core.events import PieceBuffer, Recall, Release, Store
 from microtorrd.core.partial import Partial
 from microtorrd.core.picker import Picker, blank
 from microtorrd.core.swarm import Swarm
+from microtorrd.proto.geometry import BLOCK_BYTES
 
 #: Memory in a piece without a source is kept this long in case the source comes back.
 ORPHAN_S = 60.0
@@ -83,8 +84,8 @@ class Workshop:
                 self.abandon(partial)
         self.stirred = True
 
-    def begin(self, piece: int, now: float) -> Partial | None:
-        """Get memory for this piece of `todo` and begin it. None: there is none."""
+    def begin(self, piece: int, now: float, block_bytes: int = BLOCK_BYTES) -> Partial | None:
+        """Get memory for this piece of `todo` and begin it, in blocks of this size. None: there is none."""
         size = self._swarm.geometry.piece_size(piece)
         memory = self._lend(size)
         if memory is None:
@@ -93,7 +94,11 @@ class Workshop:
             return None
         self.picker.take(piece)
         partial = Partial(
-            PieceBuffer(piece, size, memory), self._swarm.geometry, solo=self._suspicious(piece), now=now
+            PieceBuffer(piece, size, memory),
+            self._swarm.geometry,
+            solo=self._suspicious(piece),
+            now=now,
+            block_bytes=block_bytes,
         )
         self.partials[piece] = partial
         self.open[partial] = None

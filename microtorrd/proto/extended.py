@@ -3,8 +3,9 @@
 Everything in it is attacker-controlled. A value of a wrong type or out of range counts as not said, as
 deployed clients do; only what is no bencoded dictionary at all is a ProtocolError.
 
-`mt_info_hash` is a key of our own: a swarm may be found by the id of its content, and two metainfos of the
-same content (with other piece lengths) then meet in it. Peers that name different info hashes part.
+Two keys are our own. `mt_info_hash`: a swarm may be found by the id of its content, and two metainfos of the
+same content (with other piece lengths) then meet in it; peers that name different info hashes part.
+`mt_block`: the largest block that the sender serves at a time; who does not say it is asked for 16 KiB.
 
 A later handshake tells what has changed and nothing else, so what it leaves out is None here, not a default.
 Two small extensions are here as well, because a number is all that their messages say: `lt_donthave` (BEP 54)
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bencode import BencodeError, Value, decode_document, encode
+from microtorrd.proto.geometry import BLOCK_BYTES
 
 #: Real ones have 100 to 500 bytes. The bounds keep a hostile one from costing more than any other message.
 MAX_BYTES = 16384
@@ -35,6 +37,7 @@ MAX_CLIENT = 64
 MAX_METADATA_BYTES = 64 << 20
 
 _MAX_REQQ = 1 << 20
+_MAX_BLOCK = 1 << 24
 
 #: What the small extensions are called, and the numbers we want their messages to have.
 DONT_HAVE, DONT_HAVE_NUMBER = "lt_donthave", 3
@@ -54,6 +57,7 @@ class ExtendedHandshake:
     ipv6: bytes | None = None
     upload_only: bool | None = None  # it will not request anything (BEP 21)
     metadata_size: int | None = None  # bytes of the info dictionary (BEP 9)
+    largest_block: int | None = None  # bytes that it serves with one request (`mt_block`)
     info_hash: bytes | None = None  # of the metainfo it works by (`mt_info_hash`)
 
     def encode(self) -> bytes:
@@ -68,6 +72,7 @@ class ExtendedHandshake:
             b"ipv6": self.ipv6,
             b"upload_only": None if self.upload_only is None else int(self.upload_only),
             b"metadata_size": self.metadata_size,
+            b"mt_block": self.largest_block,
             b"mt_info_hash": self.info_hash,
         }
         unsaid = (None, b"")
@@ -96,6 +101,7 @@ class ExtendedHandshake:
             ipv6=_bytes(said.get(b"ipv6"), 16),
             upload_only=_flag(said.get(b"upload_only")),
             metadata_size=_number(said.get(b"metadata_size"), 1, MAX_METADATA_BYTES),
+            largest_block=_number(said.get(b"mt_block"), BLOCK_BYTES, _MAX_BLOCK),
             info_hash=_bytes(said.get(b"mt_info_hash"), 20),
         )
 

@@ -105,10 +105,12 @@ class Facts(RuleBasedStateMachine):
         seed_after=st.booleans(),
         super_seed=st.booleans(),
         seed=number,
+        blocks=st.sampled_from([2, 3]),
     )
     def make(self, **how: Any) -> None:
         self.rig = Rig(
             how["have"],
+            blocks=how["blocks"],
             last_bytes=20_000,
             memory=how["memory"],
             settings=SwarmSettings(
@@ -150,6 +152,14 @@ class Facts(RuleBasedStateMachine):
         self.rig.join(self.next_peer, have, fast=fast, unchoke=unchoke)
         if interested:
             self.rig.say(self.next_peer, Interested())
+
+    @rule(which=number, blocks=st.integers(1, 4), rate=st.sampled_from([1e5, 1e9]))
+    def quicken(self, which: int, blocks: int, rate: float) -> None:
+        """The peer says that it serves larger blocks, and is quick, or was."""
+        if peer := self.some_peer(which):
+            record = self.rig.peer(peer)
+            record.largest_block = max(record.largest_block, blocks * BLOCK)
+            record.pipeline.rate = rate
 
     @rule(which=number, count=st.integers(1, 6))
     def deliver_some(self, which: int, count: int) -> None:
@@ -343,7 +353,9 @@ class Facts(RuleBasedStateMachine):
         """What the core believes to have asked is what the wires were told."""
         if hasattr(self, "rig"):
             for peer, record in self.rig.core.swarm.peers.items():
-                assert len(self.rig.lent[peer]) == record.pipeline.out, f"peer {peer}"
+                lent = self.rig.lent[peer]
+                assert sum(-(-slot.length // BLOCK) for slot in lent) == record.pipeline.out, f"peer {peer}"
+                assert all(slot.length <= record.largest_block for slot in lent), f"peer {peer}"
 
     def teardown(self) -> None:
         if hasattr(self, "rig"):

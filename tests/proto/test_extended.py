@@ -27,6 +27,7 @@ WHOLE = ExtendedHandshake(
     yourip=b"\x7f\0\0\1",
     upload_only=True,
     metadata_size=31235,
+    largest_block=131072,
     info_hash=b"i" * 20,
 )
 
@@ -35,8 +36,8 @@ TABLE = [
     (ExtendedHandshake(listen_port=1), b"d1:mde1:pi1ee"),
     (
         WHOLE,
-        b"d1:md11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei31235e12:mt_info_hash20:iiiiiiiiiiiiiiiiiiii"
-        b"1:pi7777e4:reqqi2048e11:upload_onlyi1e1:v14:microtorrd 0.16:yourip4:\x7f\0\0\1e",
+        b"d1:md11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei31235e8:mt_blocki131072e"
+        b"12:mt_info_hash20:iiiiiiiiiiiiiiiiiiii1:pi7777e4:reqqi2048e11:upload_onlyi1e1:v14:microtorrd 0.16:yourip4:\x7f\0\0\1e",
     ),
 ]
 
@@ -103,6 +104,7 @@ def test_the_small_extensions_say_a_number() -> None:
         ("ipv6", [b"", b"1234", [], b"x" * 15]),
         ("upload_only", [b"1", {}, [1]]),
         ("metadata_size", [-1, 10**12, b"5"]),
+        ("mt_block", [0, 16383, -16384, 1 << 25, b"131072", [131072]]),
         ("mt_info_hash", [b"", b"x" * 19, 20, [b"x" * 20]]),
     ],
 )
@@ -144,7 +146,8 @@ values = st.recursive(
     ),
     max_leaves=12,
 )
-KEYS = ["m", "v", "p", "reqq", "yourip", "ipv4", "ipv6", "upload_only", "metadata_size", "mt_info_hash"]
+KEYS = ["m", "v", "p", "reqq", "yourip", "ipv4", "ipv6", "upload_only", "metadata_size"]
+KEYS += ["mt_block", "mt_info_hash"]
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), values), st.integers(0, 60), st.binary(max_size=2))
