@@ -37,7 +37,8 @@ TABLE = [
     (
         WHOLE,
         b"d1:md11:ut_metadatai2e6:ut_pexi1ee13:metadata_sizei31235e8:mt_blocki131072e"
-        b"12:mt_info_hash20:iiiiiiiiiiiiiiiiiiii1:pi7777e4:reqqi2048e11:upload_onlyi1e1:v14:microtorrd 0.16:yourip4:\x7f\0\0\1e",
+        b"12:mt_info_hash20:iiiiiiiiiiiiiiiiiiii"
+        b"1:pi7777e4:reqqi2048e11:upload_onlyi1e1:v14:microtorrd 0.16:yourip4:\x7f\0\0\1e",
     ),
 ]
 
