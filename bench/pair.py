@@ -133,49 +133,50 @@ def rows(pairs: int) -> list[Row]:
         content = home / "content"
         content.mkdir()
         make_content(content / "payload", SIZE)
+        # Without a tracker: who fetches gets everything from the one seeder that it is told to connect to.
         torrent = home / "payload.torrent"
-        with our_seeder(home / "seeder", content / "payload") as (seeder, metainfo):
-            torrent.write_bytes(metainfo)
+        torrent.write_bytes(make_torrent(content / "payload", PIECE, []))
+        with (
+            our_seeder(home / "seeder", content / "payload") as (seeder, metainfo),
+            their_process("seed", str(torrent), str(content), "0") as libtorrent,
+            their_announced_seeder(home / "tracker", content) as (announced, announced_metainfo),
+        ):
             port = int(seeder.call("session.stats")["listen_port"])
             assert seeder.process is not None
-            with their_process("seed", str(torrent), str(content), "0") as libtorrent:
-                their_port = int(read_line(libtorrent).split()[1])
-                for number in range(pairs):
-                    mine = our_fetch(home / f"ours-{number}", metainfo, seeder.process.pid)
-                    theirs = their_fetch(home / f"theirs-{number}", torrent, libtorrent.pid, their_port)
-                    crossed = their_fetch(home / f"crossed-{number}", torrent, seeder.process.pid, port)
-                    speed.add(mine.mb_per_s, theirs.mb_per_s)
-                    memory.add(mine.leecher_peak_mib, theirs.leecher_peak_mib)
-                    cpu.add(
-                        mine.seeder_cpu_s + mine.leecher_cpu_s, theirs.seeder_cpu_s + theirs.leecher_cpu_s
-                    )
-                    from_ours.add(crossed.mb_per_s, theirs.mb_per_s)
-                    print(
-                        f"  pair {number + 1}: ours {mine.mb_per_s:.0f} MB/s ({mine.seeder_cpu_s:.2f} +"
-                        f" {mine.leecher_cpu_s:.2f} s CPU), libtorrent {theirs.mb_per_s:.0f}"
-                        f" ({theirs.seeder_cpu_s:.2f} + {theirs.leecher_cpu_s:.2f}),"
-                        f" ours to libtorrent {crossed.mb_per_s:.0f}",
-                        flush=True,
-                    )
-        for number in range(pairs):
-            into_ours.add(_from_libtorrent(home / f"into-{number}", content, torrent), speed.theirs[number])
+            their_port = int(read_line(libtorrent).split()[1])
+            for number in range(pairs):
+                mine = our_fetch(home / f"ours-{number}", metainfo, seeder.process.pid)
+                theirs = their_fetch(home / f"theirs-{number}", torrent, libtorrent.pid, their_port)
+                crossed = their_fetch(home / f"crossed-{number}", torrent, seeder.process.pid, port)
+                into = our_fetch(home / f"into-{number}", announced_metainfo, announced.pid)
+                speed.add(mine.mb_per_s, theirs.mb_per_s)
+                memory.add(mine.leecher_peak_mib, theirs.leecher_peak_mib)
+                cpu.add(mine.seeder_cpu_s + mine.leecher_cpu_s, theirs.seeder_cpu_s + theirs.leecher_cpu_s)
+                from_ours.add(crossed.mb_per_s, theirs.mb_per_s)
+                into_ours.add(into.mb_per_s, theirs.mb_per_s)
+                print(
+                    f"  pair {number + 1}: ours {mine.mb_per_s:.0f} MB/s ({mine.seeder_cpu_s:.2f} +"
+                    f" {mine.leecher_cpu_s:.2f} s CPU), libtorrent {theirs.mb_per_s:.0f}"
+                    f" ({theirs.seeder_cpu_s:.2f} + {theirs.leecher_cpu_s:.2f}),"
+                    f" ours to libtorrent {crossed.mb_per_s:.0f}, libtorrent to ours {into.mb_per_s:.0f}",
+                    flush=True,
+                )
     return [speed, cpu, memory, into_ours, from_ours]
 
 
-def _from_libtorrent(home: Path, content: Path, torrent: Path) -> float:
-    """Our leecher finds libtorrent's seeder through a tracker of ours, to which libtorrent announces."""
+@contextmanager
+def their_announced_seeder(home: Path, content: Path) -> Iterator[tuple[subprocess.Popen[str], bytes]]:
+    """libtorrent seeding, for our leecher to find it through a tracker that knows nobody else."""
     with Daemon(
-        home.with_name(home.name + "-tracker"),
-        tracker__enabled="true",
-        tracker__bind="127.0.0.1:0",
-        daemon__log_level="warning",
+        home, tracker__enabled="true", tracker__bind="127.0.0.1:0", daemon__log_level="warning"
     ) as tracker:
         url = f"http://127.0.0.1:{tracker.call('session.stats')['tracker_port']}/announce"
         metainfo = make_torrent(content / "payload", PIECE, [url])
+        torrent = home / "announced.torrent"
         torrent.write_bytes(metainfo)
         with their_process("seed", str(torrent), str(content), "0") as libtorrent:
             read_line(libtorrent)
-            return our_fetch(home, metainfo, libtorrent.pid).mb_per_s
+            yield libtorrent, metainfo
 
 
 if __name__ == "__main__":

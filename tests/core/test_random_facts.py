@@ -110,7 +110,7 @@ class Facts(RuleBasedStateMachine):
     def make(self, **how: Any) -> None:
         self.rig = Rig(
             how["have"],
-            blocks=how["blocks"],
+            blocks=how.get("blocks", 2),
             last_bytes=20_000,
             memory=how["memory"],
             settings=SwarmSettings(
