@@ -26,13 +26,17 @@ class Subscription:
     def __init__(self, close: Callable[[Subscription], None], bound: int = SUBSCRIPTION_BOUND) -> None:
         self.lost = 0
         self.closed = False
+        #: Which notes are put into the queue. One for every piece must not wake who waits for the last.
+        self.wanted: Callable[[Note], bool] | None = None
         self._close = close
         self._notes: deque[Note] = deque()
         self._bound = bound
         self._ready = Event()
 
     def put(self, note: Note) -> None:
-        """Append a note; over the bound the oldest one is lost and counted."""
+        """Append a note that is wanted; over the bound the oldest one is lost and counted."""
+        if self.wanted is not None and not self.wanted(note):
+            return
         if len(self._notes) >= self._bound:
             self._notes.popleft()
             self.lost += 1

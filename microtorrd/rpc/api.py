@@ -18,6 +18,9 @@ Row = dict[str, Any]
 class Subscription(Protocol):
     """A bounded queue of notes. Over the bound the oldest is lost and counted."""
 
+    #: Which notes are put into the queue; None: all.
+    wanted: Callable[[Note], bool] | None
+
     @property
     def lost(self) -> int:
         """How many notes this reader has lost so far."""

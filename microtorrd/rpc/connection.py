@@ -108,7 +108,6 @@ class Connection:
         self._lines = jsonrpc.LineBuffer(server.bounds.line_bytes)
         self._held = 0  # of the server's memory budget
         self._subscription: Subscription | None = None
-        self._wanted: Callable[[Note], bool] = bool
         self._users = 0  # greenlets at work here
         self._stream_due = False
         self._finishing = False
@@ -262,7 +261,7 @@ class Connection:
             subscription.close()
             raise problem
         self._subscription = subscription
-        self._wanted = wanted
+        subscription.wanted = wanted
         self._stream_due = True
 
     def _stream(self) -> None:
@@ -276,8 +275,7 @@ class Connection:
                 told_lost = subscription.lost
                 lines.append(_event({"kind": "notes_lost", "time": time.time(), "lost": told_lost}))
             while note is not None:
-                if self._wanted(note):
-                    lines.append(_event(note))
+                lines.append(_event(note))
                 note = subscription.get(0) if len(lines) < NOTES_AT_ONCE else None
             if lines:
                 self._send_notes(b"".join(lines))
