@@ -24,6 +24,9 @@ from gevent import socket as gsocket
 #: grows by itself 631 MB/s, 1 MiB 661, 2 MiB 676, 4 MiB 694.
 SOCKET_BUFFER_BYTES = 4 << 20
 
+#: Who waits for many bytes reads what there is after this time.
+PATIENCE_S = 0.01
+
 #: The kernel's limit of buffers in one call.
 IOV_MAX: int = os.sysconf("SC_IOV_MAX")
 
@@ -39,8 +42,9 @@ class Stream(Protocol):
     def write(self, buffers: Sequence[Any]) -> int | None:
         """Send of the buffers what fits now: how many bytes, None for nothing. At most `IOV_MAX` buffers."""
 
-    def wait_readable(self) -> None:
-        """Return when a read will not say None."""
+    def wait_readable(self, least_bytes: int = 1) -> None:
+        """Return when a read will not say None; where more than a byte is wanted, when so much is there or it
+        takes too long."""
 
     def wait_writable(self, timeout_s: float) -> bool:
         """Return when a write will not say None; False when that took too long."""
@@ -58,12 +62,13 @@ class Stream(Protocol):
 class TcpStream:
     """A connected TCP socket as a `Stream`. What goes wrong raises OSError, calls on a closed one too."""
 
-    __slots__ = ("_fd", "_readable", "_sock", "_writable")
+    __slots__ = ("_fd", "_readable", "_sock", "_wakes_at", "_writable")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._fd = sock.fileno()
+        self._wakes_at = 1
         self._readable: Any = None  # watchers of the loop, made when first needed
         self._writable: Any = None
 
@@ -81,10 +86,21 @@ class TcpStream:
         except BlockingIOError:
             return None
 
-    def wait_readable(self) -> None:
+    def wait_readable(self, least_bytes: int = 1) -> None:
+        self._wake_at(least_bytes)
+        if least_bytes > 1:
+            if not self.wait_readable_for(PATIENCE_S):
+                self._wake_at(1)
+            return
         if self._readable is None:
             self._readable = self._watcher(_READ)
         get_hub().wait(self._readable)
+
+    def _wake_at(self, least_bytes: int) -> None:
+        """The socket counts as readable when so much has come (or the stream has ended)."""
+        if least_bytes != self._wakes_at:
+            self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, least_bytes)
+            self._wakes_at = least_bytes
 
     def wait_readable_for(self, timeout_s: float) -> bool:
         """The same as `wait_readable`, but not for ever; False when it took too long."""

@@ -88,6 +88,39 @@ def test_blocks_are_asked_for_and_lie_in_their_slots(bench: Bench) -> None:
     assert (wire.outstanding, facts.wasted_bytes) == (0, 0)
 
 
+def test_a_quick_peer_that_pauses_is_heard_soon(make_bench: Make) -> None:
+    bench = make_bench(lengths=(2 << 20,))
+    wire, stranger, facts = bench.connect()
+    blocks = bench.all_blocks()
+    wire.fetch(bench.slots(*blocks))
+    quick, rest = blocks[:40], blocks[40:]
+    for block in quick:
+        stranger.say(frame(block, bench.payload(*block)))
+    facts.wait(lambda: len(facts.slots) == len(quick))
+    # It is now known for sending much at a time, and sends little, with much still to come.
+    for message in (m.Have(1), m.Have(2)):
+        began = time.monotonic()
+        stranger.say(message)
+        facts.wait(lambda message=message: message in facts.messages)  # type: ignore[misc]
+        assert time.monotonic() - began < 1
+    for block in rest:
+        stranger.say(frame(block, bench.payload(*block)))
+    facts.wait(lambda: len(facts.slots) == len(blocks))
+    assert b"".join(slot.view for slot in facts.slots) == bench.raw
+
+
+def test_a_quick_peer_that_leaves_is_missed_at_once(make_bench: Make) -> None:
+    bench = make_bench(lengths=(2 << 20,))
+    wire, stranger, facts = bench.connect()
+    blocks = bench.all_blocks()
+    wire.fetch(bench.slots(*blocks))
+    for block in blocks[:40]:
+        stranger.say(frame(block, bench.payload(*block)))
+    facts.wait(lambda: len(facts.slots) == 40)
+    stranger.sock.close()
+    assert facts.left().reason
+
+
 def test_payload_nobody_asked_for_is_waste_and_no_fault(bench: Bench) -> None:
     _, stranger, facts = bench.connect()
     stranger.say(frame((0, 0, 16384), bytes(16384)), m.Have(1))
