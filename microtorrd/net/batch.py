@@ -161,7 +161,10 @@ class Batch:
                 return begun, b""
             end = at + PIECE_HEADER_BYTES + length
             if sent_bytes < end:
-                whole = bytes(self.vector[2 * begun]) + bytes(self.vector[2 * begun + 1])
-                return begun + 1, whole[sent_bytes - at :]
+                header, payload = self.vector[2 * begun], self.vector[2 * begun + 1]
+                gone = sent_bytes - at  # of its header and payload
+                if gone < PIECE_HEADER_BYTES:
+                    return begun + 1, bytes(header[gone:]) + bytes(payload)
+                return begun + 1, bytes(payload[gone - PIECE_HEADER_BYTES :])
             at = end
         return begun + 1, b""
