@@ -20,6 +20,7 @@ from microtorrd.core.events import BlockRequest
 from microtorrd.core.peer import Peer
 from microtorrd.core.picker import draw
 from microtorrd.core.swarm import Swarm
+from microtorrd.proto.geometry import BLOCK_BYTES
 from microtorrd.proto.messages import Suggest
 
 #: A peer is handed the next piece when what it has in hand (asked for and not sent, or suggested and not
