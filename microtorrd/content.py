@@ -39,6 +39,7 @@ from microtorrd.errors import (
     InvalidMetainfo,
     MicrotorrError,
     NotAllowed,
+    NotFound,
     ProtocolError,
     StorageError,
 )
@@ -189,6 +190,17 @@ class Content:
         if self.record.moving_to is not None:
             self._recover_move(self.record.moving_to)
         trusted = facilities.pool.call(partial(self._examine, meta.is_single_file), lane="bulk")
+        return self.opened(trusted)
+
+    def look(self, raw: bytes) -> Trusted:
+        """In a disk thread: the same with the metainfo on record, of content that was not being moved; to be
+        followed by `opened`. Raises StorageError."""
+        meta = self._parse(raw)
+        self._adopt(meta)
+        return self._examine(meta.is_single_file)
+
+    def opened(self, trusted: Trusted) -> Trusted:
+        """The files were looked at."""
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
         if trusted.have.complete and not trusted.recheck_all:
@@ -197,17 +209,28 @@ class Content:
 
     def _metainfo_on_record(self) -> Metainfo:
         """The metainfo as the database has it. Waits. Raises StorageError, also where it makes no sense."""
-        facilities, record = self._facilities, self.record
-        path = facilities.ledger.path
+        facilities = self._facilities
         try:
-            raw = facilities.ledger.metainfo(record.info_hash)
-            meta = facilities.pool.call(lambda: metainfo_room.parse(raw), lane="bulk")
+            raw = facilities.ledger.metainfo(self.record.info_hash)
+        except NotFound as error:
+            raise self._damaged(error) from None
+        return facilities.pool.call(partial(self._parse, raw), lane="bulk")
+
+    def _parse(self, raw: bytes) -> Metainfo:
+        """What is on record in words. Raises StorageError where it makes no sense."""
+        record = self.record
+        try:
+            meta = metainfo_room.parse(raw)
             if (meta.info_hash, meta.length) != (record.info_hash, record.length):
                 raise InvalidMetainfo("it is that of another torrent")
         except CallerError as error:
-            message = f"{path}: the metainfo on record is damaged ({error}); add the torrent anew"
-            raise StorageError(message, path=path, cause="corrupt") from None
+            raise self._damaged(error) from None
         return meta
+
+    def _damaged(self, error: CallerError) -> StorageError:
+        path = self._facilities.ledger.path
+        message = f"{path}: the metainfo on record is damaged ({error}); add the torrent anew"
+        return StorageError(message, path=path, cause="corrupt")
 
     def _examine(self, is_single_file: bool) -> Trusted:
         """In a disk thread: look at the files and decide."""

@@ -123,6 +123,10 @@ class Ledger:
         """The metainfo file of a torrent. Waits."""
         return self._run(partial(self._store.metainfo, info_hash))
 
+    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
+        """The metainfo files of many torrents, as far as they fit. Waits. Raises StorageError."""
+        return self._run(partial(self._store.metainfos, info_hashes, at_most_bytes=at_most_bytes))
+
     def add(self, record: TorrentRecord) -> None:
         """Put a torrent on record. Waits for the commit. Raises StorageError."""
         self._run(partial(self._store.add, record))

@@ -28,6 +28,7 @@ from microtorrd.errors import (
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
 from microtorrd.intake import Intake
+from microtorrd.loading import Loading
 from microtorrd.net.connect import Joined, Listener
 from microtorrd.net.discovery import Discovery
 from microtorrd.net.neighbourhood import ways
@@ -38,9 +39,6 @@ from microtorrd.roster import Member, Roster
 from microtorrd.rows import Row
 from microtorrd.times import rfc3339
 from microtorrd.torrent import Torrent
-
-#: Torrents looked at together while the daemon starts; more would only queue at the disk threads.
-LOADERS = 8
 
 #: How often a parked torrent is looked at, whether the cause of it is gone.
 PROBE_S = 5.0
@@ -68,7 +66,7 @@ class Session:
         self.roster = Roster()
         self._crew = crew
         self._started_at = time.time()
-        self._to_load: list[Torrent] = []
+        self._loading: Loading | None = None
         self._ticks = 0
         self._stopping = False
         self.tracker_port: int | None = None  # of the tracker that the daemon serves beside us
@@ -89,7 +87,6 @@ class Session:
         facilities.ledger.start()
         for record in facilities.ledger.summaries():
             self.roster.enter(Torrent(Content(record, facilities), facilities))
-        self._to_load = list(self.roster.torrents.values())
         self._intake.load_magnets()
         self._crew.spawn("loaders", self._load_all, on_loaded)
         self._crew.spawn("ticker", self._tick_forever)
@@ -106,7 +103,8 @@ class Session:
             self._listener.close()
         if self._discovery is not None:
             self._discovery.close()
-        self._to_load.clear()
+        if self._loading is not None:
+            self._loading.give_up()
         for member in unhurried(self.roster.members()):
             member.halt()
         self._record_totals()
@@ -160,17 +158,13 @@ class Session:
 
     def _load_all(self, on_loaded: Callable[[], None] | None) -> None:
         """Load what there was at the start, some at a time."""
-        began, count = time.monotonic(), len(self._to_load)
-        loaders = [self._crew.spawn("loader", self._load_waiting) for _ in range(min(LOADERS, count))]
-        gevent.joinall(loaders)
+        began = time.monotonic()
+        loading = self._loading = Loading(self.roster.torrents.values(), self.facilities)
+        count = len(self.roster.torrents)
+        loading.run(self._crew)
         _log.info("torrents_loaded", torrents=count, took_s=round(time.monotonic() - began, 3))
         if on_loaded is not None:
             on_loaded()
-
-    def _load_waiting(self) -> None:
-        while self._to_load:
-            torrent = self._to_load.pop(0)
-            torrent.load(None)
 
     # --------------------------------------------------------------------------------------- finding
 

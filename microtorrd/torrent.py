@@ -234,14 +234,17 @@ class Torrent:
 
     # ------------------------------------------------------------------------------------ life, death
 
-    def load(self, metainfo: Metainfo | None) -> None:
+    def load(self, metainfo: Metainfo | None, looked: Trusted | StorageError | None = None) -> None:
         """Look at what is on disk, make the core, and let the torrent run if it should. Waits for the disk.
 
-        A disk that cannot be read parks the torrent; it is probed like any other parked one.
+        A disk that cannot be read parks the torrent; it is probed like any other parked one. `looked` is what
+        `Content.look` found or raised, where somebody called it already: nothing is waited for then.
         """
         failure: StorageError | None = None
         try:
-            trusted = self.content.open(metainfo)
+            if isinstance(looked, StorageError):
+                raise looked
+            trusted = self.content.open(metainfo) if looked is None else self.content.opened(looked)
         except StorageError as error:
             failure, trusted = error, Trusted(self.content.claimed)
         self._unopened = failure is not None

@@ -113,6 +113,7 @@ TOGETHER = {
         "giving",
         "host",
         "intake",
+        "loading",
         "ledger",
         "resolver",
         "roster",

@@ -150,6 +150,18 @@ class StateStore:
             raise _not_found(info_hash)
         return bytes(row[0])
 
+    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
+        """Those of many torrents, as long as they fit; what is left out, or is not there, is not in it."""
+        found: dict[bytes, bytes] = {}
+        for info_hash in info_hashes:
+            with schema.errors_at(self.path):
+                query = "SELECT length(raw) FROM metainfo WHERE info_hash = ?"
+                row = self._connection.execute(query, (info_hash,)).fetchone()
+            if row is not None and row[0] <= at_most_bytes:
+                at_most_bytes -= row[0]
+                found[info_hash] = self.metainfo(info_hash)
+        return found
+
     # ----------------------------------------------------------------------------- torrents and their choices
 
     def add(self, record: TorrentRecord) -> None:

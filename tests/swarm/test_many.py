@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket as system_socket
 import struct
@@ -16,6 +15,7 @@ import gevent
 import pytest
 from gevent import socket
 
+from bench import probed
 from bench.daemons import Daemon
 from bench.measure import for_rpc, make_torrent
 from microtorrd import config, host, ledger
@@ -448,25 +448,24 @@ def test_a_stop_with_a_dead_tracker_takes_seconds_and_saves_everything(
 
 
 @pytest.mark.slow
-def test_five_thousand_torrents(tmp_path: Path) -> None:
+def test_five_thousand_torrents() -> None:
     """The whole life of a large daemon; the limits are those of a machine that is busy with other things."""
-    with system_socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
+    silent = system_socket.create_server(("127.0.0.1", 0), backlog=8)
+    with silent, TemporaryDirectory(prefix="microtorrd-test-", dir="/dev/shm") as name:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/announce"
-        daemon = Daemon(tmp_path / "daemon", daemon__log_level="warning").start()
-        content = tmp_path / "content"
-        content.mkdir()
+        daemon = Daemon(Path(name) / "daemon", probed=True, daemon__log_level="warning").start()
+        (Path(name) / "content").mkdir()
         with daemon.client() as client:
             for number in range(5000):
-                path = content / f"file-{number:04}"
-                path.write_bytes(struct.pack(">I", number) * 4096)
-                client.call(
-                    "torrent.add", metainfo=for_rpc(make_torrent(path, 16384, [url])), seed_path=str(path)
-                )
+                path = make_file(Path(name), number)
+                metainfo = for_rpc(make_torrent(path, 16384, [url]))
+                client.call("torrent.add", metainfo=metainfo, seed_path=str(path))
         _wait_for(daemon, 5000)
         assert daemon.stop() == 0
         began = time.monotonic()
         daemon.start()
-        assert time.monotonic() - began < 5.0
+        answered = time.monotonic()
+        assert answered - began < 5.0
         _wait_for(daemon, 5000)
         assert time.monotonic() - began < 30.0
         with daemon.client() as client:
@@ -474,11 +473,14 @@ def test_five_thousand_torrents(tmp_path: Path) -> None:
             assert len(answer["torrents"]) == 5000
             assert client.call("torrent.list", since=answer["token"])["torrents"] == []
             assert client.call("session.stats")["memory_bytes"] < 200 << 20
-        began = time.monotonic()
+            assert len(client.call("torrent.pause", id="all")["torrents"]) == 5000
+            assert client.call("session.stats")["states"] == {"stopped": 5000}
+            client.call("torrent.resume", id="all")
+        stopping = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 10.0
-        assert "checking" not in daemon.log()
-        os.sync()
+        assert time.monotonic() - stopping < 10.0
+        stalls = probed.read(daemon.probe_path, since_s=answered)
+        assert [stall for stall in stalls if stall.stood_s > 0.1] == []
 
 
 def _wait_for(daemon: Daemon, count: int) -> None:
