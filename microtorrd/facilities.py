@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from microtorrd import __version__
 from microtorrd.config import Config
-from microtorrd.core.events import Address, MemoryFreed, MemoryWanted, SwarmSettings
+from microtorrd.core.events import MemoryFreed, MemoryWanted, SwarmSettings
 from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.disk.buffers import BufferPool
 from microtorrd.disk.descriptors import DescriptorCache
@@ -25,7 +25,8 @@ from microtorrd.disk.pool import DiskPool
 from microtorrd.disk.space import FreeSpaceFloor
 from microtorrd.greenlets import Crew
 from microtorrd.ledger import Ledger
-from microtorrd.net.announcer import Announcer, AnnounceScheduler, AnnounceStats, Identity, TrackerClient
+from microtorrd.net.announcer import Announcer, AnnounceScheduler, Identity, TrackerClient
+from microtorrd.net.announcer import Listener as AnnounceListener
 from microtorrd.net.connect import Dialer, Joined, Listener
 from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.peerwire import WireMemory
@@ -137,9 +138,7 @@ class Facilities:
         *,
         info_hash: bytes,
         id_hash: bytes | None,
-        stats: Callable[[], AnnounceStats],
-        on_addresses: Callable[[list[Address]], None],
-        on_note: Callable[[str, dict[str, Any]], None],
+        listener: AnnounceListener,
     ) -> Announcer:
         """The announcer of one torrent."""
         return Announcer(
@@ -149,9 +148,7 @@ class Facilities:
             id_hash=id_hash,
             announce_as=self.config.swarm.announce_as,
             identity=self._identity,
-            stats=stats,
-            on_addresses=on_addresses,
-            on_note=on_note,
+            listener=listener,
         )
 
     def ban(self, host: str, reason: str) -> None:

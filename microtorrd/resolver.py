@@ -76,9 +76,7 @@ class Resolver:
             # A link by `mtid` knows one id for both dialects: trackers take any.
             info_hash=record.swarm_id,
             id_hash=self.link.id_hash,
-            stats=lambda: AnnounceStats(uploaded=0, downloaded=0, left=1),  # something, who knows how much
-            on_addresses=lambda found: self.post((events.AddressesFound(found, "tracker"),)),
-            on_note=lambda kind, facts: self.note(kind, **facts),
+            listener=self,
         )
 
     # --------------------------------------------------------------------------------------- reading
@@ -114,6 +112,18 @@ class Resolver:
     def is_public(self) -> bool:
         """Whether others than trackers may lead peers to it: as long as nobody knows better."""
         return True
+
+    def announce_stats(self) -> AnnounceStats:
+        """What a tracker is told: that something is missing, who knows how much."""
+        return AnnounceStats(uploaded=0, downloaded=0, left=1)
+
+    def hear_of(self, addresses: list[events.Address]) -> None:
+        """A tracker knows peers."""
+        self.post((events.AddressesFound(addresses, "tracker"),))
+
+    def hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
+        """A tracker answered, or has begun to fail."""
+        self.note(kind, **facts)
 
     def note(self, kind: str, **facts: Any) -> None:
         """Publish a note."""

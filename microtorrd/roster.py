@@ -30,7 +30,8 @@ class Roster:
     def __init__(self) -> None:
         self.torrents: dict[bytes, Torrent] = {}
         self.magnets: dict[bytes, Resolver] = {}  # by the id that the link names
-        self._swarms: dict[bytes, list[Member]] = {}  # by swarm id: one content can be here in two shapes
+        # By swarm id: one content can be here in two shapes.
+        self._swarms: dict[bytes, tuple[Member, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.torrents) + len(self.magnets)
@@ -51,7 +52,7 @@ class Roster:
         else:
             self.torrents[member.info_hash] = member
         for swarm_id in member.swarm_ids:
-            self._swarms.setdefault(swarm_id, []).append(member)
+            self._swarms[swarm_id] = (*self._swarms.get(swarm_id, ()), member)
 
     def leave(self, member: Member) -> None:
         """From now on it is not found."""
@@ -60,11 +61,9 @@ class Roster:
         else:
             self.torrents.pop(member.info_hash, None)
         for swarm_id in member.swarm_ids:
-            sharers = self._swarms.get(swarm_id, [])
-            if member in sharers:
-                sharers.remove(member)
-            if not sharers:
-                self._swarms.pop(swarm_id, None)
+            others = tuple(other for other in self._swarms.pop(swarm_id, ()) if other is not member)
+            if others:
+                self._swarms[swarm_id] = others
 
     # --------------------------------------------------------------------------------------- finding
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from microtorrd import __version__, logs
@@ -57,7 +58,6 @@ class Torrent:
         self.content = content
         self.facilities = facilities
         self.info_hash: bytes = record.info_hash
-        self.swarm_ids = tuple({record.info_hash: None, (record.id_hash or record.info_hash): None})
         self._crew: Crew | None = None
         self._up: TokenBucket | None = None
         self._down: TokenBucket | None = None
@@ -65,7 +65,7 @@ class Torrent:
         self.move_progress = (0, 0)  # bytes done and to do
         self.host: CoreHost | None = None  # None until `load` is done, and at rest
         self.rest: Rest | None = None
-        self._kept: list[Fact] = []  # facts that came before the core was there
+        self._kept: tuple[Fact, ...] = ()  # facts that came before the core was there
         self._shown: tuple[events.State, str | None] | None = None
         self._probing = False
         self._probe_at = 0.0  # not looked at before this
@@ -80,6 +80,12 @@ class Torrent:
     def short_id(self) -> str:
         """Enough of the id to tell torrents apart."""
         return self.info_hash.hex()[:8]
+
+    @property
+    def swarm_ids(self) -> tuple[bytes, ...]:
+        """What a handshake may name: the info_hash, and the id_hash where there is another one."""
+        id_hash = self.content.record.id_hash
+        return (self.info_hash,) if id_hash in {None, self.info_hash} else (self.info_hash, id_hash)
 
     @property
     def crew(self) -> Crew:
@@ -196,7 +202,7 @@ class Torrent:
         if notes.has_readers:
             notes.publish(kind, info_hash=self.info_hash.hex(), name=self.content.record.name, **facts)
 
-    def _hear_of(self, addresses: list[events.Address]) -> None:
+    def hear_of(self, addresses: list[events.Address]) -> None:
         """A tracker knows peers."""
         self.post((events.AddressesFound(addresses, "tracker"),))
 
@@ -204,7 +210,7 @@ class Torrent:
         """What is on record could not be brought up to date with the disk."""
         self.post((events.StorageFailed(error),))
 
-    def _hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
+    def hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
         """A tracker answered, or has begun to fail."""
         if kind == "tracker_failed":
             place = place_of(facts["url"])  # the rest of it may be a passkey
@@ -270,9 +276,7 @@ class Torrent:
             self.content.trackers,
             info_hash=record.info_hash,
             id_hash=record.id_hash,
-            stats=self.announce_stats,
-            on_addresses=self._hear_of,
-            on_note=self._hear_tracker,
+            listener=self,
         )
         if wishes in ([], [events.Started()]) and not self._kept and self._is_settled(trusted):
             self._go_on_at_rest(untouched(paused=record.stopped))
@@ -281,7 +285,7 @@ class Torrent:
         if not self._unopened:
             self._open_page(core, sync_all=trusted.sync_first)
         self.host = CoreHost(core, self, record.name)
-        kept, self._kept = self._kept, []
+        kept, self._kept = self._kept, ()
         self.host.act([*wishes, *kept])
 
     def _is_settled(self, trusted: Trusted) -> bool:
@@ -411,7 +415,7 @@ class Torrent:
         """Hand facts to the core, or keep them until there is one."""
         self._wake()
         if self.host is None:
-            self._kept.extend(facts)
+            self._kept = (*self._kept, *facts)
         else:
             self.host.post(facts)
 
@@ -419,7 +423,7 @@ class Torrent:
         """The same for a wish of the operator's, who is to see the outcome in the answer."""
         self._wake()
         if self.host is None:
-            self._kept.append(fact)
+            self._kept = (*self._kept, fact)
         else:
             self.host.act((fact,))
 
@@ -624,7 +628,7 @@ class Torrent:
 
     def _show(self, state: events.State, failure: StorageError | None) -> bool:
         """Tell people of the state, if it is another than before."""
-        shown = (state, None if failure is None else str(failure))
+        shown = _shown(state, None if failure is None else str(failure))
         if shown == self._shown:
             return False
         before, self._shown = self._shown, shown
@@ -654,6 +658,12 @@ class Torrent:
         """Every piece was read and matches: nothing is left to confirm at the next start."""
         self.content.update(confirmed=True)
         self.content.forget_hashes()
+
+
+@lru_cache(maxsize=100)
+def _shown(state: events.State, message: str | None) -> tuple[events.State, str | None]:
+    """What people see, as a value that those which look alike share."""
+    return state, message
 
 
 def settings_of(record: TorrentRecord) -> TorrentSettings:

@@ -168,8 +168,13 @@ class Tracker:
 class Tiers:
     """All trackers of one torrent in one dialect, in their present order."""
 
+    __slots__ = ("_tiers",)
+
     def __init__(self, tiers: Sequence[Sequence[str]], dialect: Dialect) -> None:
-        self._tiers = [[Tracker(url, number, dialect) for url in tier] for number, tier in enumerate(tiers)]
+        # Tuples, for there are thousands of these, and most hold one tracker.
+        self._tiers = tuple(
+            tuple(Tracker(url, number, dialect) for url in tier) for number, tier in enumerate(tiers)
+        )
 
     def __iter__(self) -> Iterator[Tracker]:
         for tier in self._tiers:
@@ -191,11 +196,13 @@ class Tiers:
     def promote(self, tracker: Tracker) -> None:
         """It answered: it is the first of its tier from now on."""
         tier = self._tiers[tracker.tier]
-        tier.remove(tracker)
-        tier.insert(0, tracker)
+        if tier[0] is not tracker:
+            tiers = list(self._tiers)
+            tiers[tracker.tier] = (tracker, *(other for other in tier if other is not tracker))
+            self._tiers = tuple(tiers)
 
 
-def drawn(tiers: Sequence[Sequence[str]], chance: random.Random) -> list[list[str]]:
+def drawn(tiers: Sequence[Sequence[str]], chance: random.Random) -> tuple[tuple[str, ...], ...]:
     """The tiers with each one's order drawn by lot, without repeated URLs and empty tiers, and bounded."""
     seen: set[str] = set()
     result = []
@@ -207,5 +214,11 @@ def drawn(tiers: Sequence[Sequence[str]], chance: random.Random) -> list[list[st
                 fresh.append(intern(url))  # thousands of torrents name the same ones
         chance.shuffle(fresh)
         if fresh:
-            result.append(fresh)
-    return result
+            result.append(tuple(fresh))
+    return _same(tuple(result))
+
+
+@lru_cache(maxsize=1024)
+def _same(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    """The first of all that are equal to these: thousands of torrents have the same."""
+    return tiers

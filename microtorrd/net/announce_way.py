@@ -7,7 +7,6 @@ it goes back to the rounds first and is told to the torrent after that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -42,16 +41,33 @@ class AnnounceStats:
     left: int
 
 
+class Listener(Protocol):
+    """Whose announces these are: a torrent, or what is to become one. One object instead of three functions,
+    because there are thousands."""
+
+    def announce_stats(self) -> AnnounceStats:
+        """What to tell a tracker."""
+        ...
+
+    def hear_of(self, addresses: list[Address]) -> None:
+        """A tracker knows peers."""
+        ...
+
+    def hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
+        """A tracker answered, or has begun to fail."""
+        ...
+
+
 class Owner(Protocol):
     """The announcer whose ways these are."""
 
     scheduler: AnnounceScheduler
     identity: Identity
-    stats: Callable[[], AnnounceStats]
-    on_addresses: Callable[[list[Address]], None]
-    on_note: Callable[[str, dict[str, Any]], None]
+    listener: Listener
     pacing: Pacing
-    trackers: list[list[str]]  # drawn once for all dialects, so that both talk to the same tracker
+    trackers: tuple[
+        tuple[str, ...], ...
+    ]  # drawn once for all dialects, so that both talk to the same tracker
 
     def outlook_beside(self, way: Way, url: str) -> Others:
         """How the other dialect does at that tracker."""
@@ -113,7 +129,7 @@ class Way(Entry):
         tracker, event = turn
         place = tracker.place
         assert place is not None  # such trackers get no turn
-        identity, stats = self.owner.identity, self.owner.stats()
+        identity, stats = self.owner.identity, self.owner.listener.announce_stats()
         request = AnnounceRequest(
             swarm_id=self.swarm_id,
             peer_id=identity.peer_id,
@@ -150,7 +166,7 @@ class Way(Entry):
         self._over()
         # A keep-alive that went well, four times a minute, is no news.
         if recovered or turn.event != "regular" or self.rounds.dialect == "bittorrent":
-            self.owner.on_note(
+            self.owner.listener.hear_tracker(
                 "tracker_announced",
                 {
                     **_named(tracker),
@@ -164,7 +180,7 @@ class Way(Entry):
                 },
             )
         if heard.addresses and not self.rounds.closed:
-            self.owner.on_addresses(heard.addresses)
+            self.owner.listener.hear_of(heard.addresses)
 
     def failed(self, turn: Turn, error: TrackerError, *, asked: bool = True) -> None:
         """It came to nothing; not `asked`: it was known that the service is out of reach."""
@@ -179,7 +195,7 @@ class Way(Entry):
         self._over()
         if is_news and not self.rounds.closed:
             facts = {**_named(turn.tracker), "message": str(error), "asked": asked}
-            self.owner.on_note("tracker_failed", facts)
+            self.owner.listener.hear_tracker("tracker_failed", facts)
 
     def _over(self) -> None:
         """The state is settled before anybody is told of it."""

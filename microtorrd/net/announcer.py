@@ -7,22 +7,21 @@ Rules:
 - in between, the torrent is an entry or two in the schedule (`AnnounceScheduler`) and nothing else;
 - whoever leaves says so once to each tracker that knows him; nobody waits for that.
 
-All methods return at once. `on_addresses` and `on_note` are called from a worker of the schedule.
+All methods return at once. The `listener` is called from a worker of the schedule.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from microtorrd.core.events import Address
 from microtorrd.core.rounds import Others, Rounds
 from microtorrd.core.tiers import Dialect, Pacing, Tracker, TrackerState, drawn
 from microtorrd.net.announce_hosts import ScheduleLimits
 from microtorrd.net.announce_schedule import AnnounceScheduler
-from microtorrd.net.announce_way import AnnounceStats, Farewell, Identity, Way
+from microtorrd.net.announce_way import AnnounceStats, Farewell, Identity, Listener, Way
 from microtorrd.net.tracker_client import TrackerClient
 
 __all__ = [
@@ -30,6 +29,7 @@ __all__ = [
     "AnnounceStats",
     "Announcer",
     "Identity",
+    "Listener",
     "ScheduleLimits",
     "TrackerClient",
     "TrackerStatus",
@@ -66,14 +66,11 @@ class Announcer:
         "_restart",
         "_running",
         "_silent",
-        "_swarms",
         "_ways",
         "identity",
-        "on_addresses",
-        "on_note",
+        "listener",
         "pacing",
         "scheduler",
-        "stats",
         "trackers",
     )
 
@@ -86,22 +83,19 @@ class Announcer:
         id_hash: bytes | None,
         announce_as: AnnounceAs,
         identity: Identity,
-        stats: Callable[[], AnnounceStats],
-        on_addresses: Callable[[list[Address]], None],
-        on_note: Callable[[str, dict[str, Any]], None],
+        listener: Listener,
         pacing: Pacing = _PACING,
     ) -> None:
         self.scheduler = scheduler
         self.identity = identity
-        self.stats = stats
-        self.on_addresses = on_addresses
-        self.on_note = on_note
+        self.listener = listener
         self.pacing = pacing
         self.trackers = drawn(trackers, scheduler.chance)
-        self._swarms = _swarms(info_hash, id_hash, announce_as)
-        self._ways = self._new_ways()
+        self._ways = tuple(
+            Way(self, dialect, swarm_id) for dialect, swarm_id in _swarms(info_hash, id_hash, announce_as)
+        )
         self._running = False
-        self._leaving: list[Farewell] = []  # a list, for there are thousands, and most are empty
+        self._leaving: tuple[Farewell, ...] = ()  # no set: there are thousands, and most are empty
         self._restart = False
         self._silent = False  # somebody else speaks for us now
 
@@ -112,7 +106,7 @@ class Announcer:
         self._running = True
         for farewell in [one for one in self._leaving if not one.is_running]:
             self.scheduler.cancel(farewell)
-            self._leaving.remove(farewell)
+            self._forget(farewell)
         # A farewell that is under way must not come after our `started`.
         self._restart = bool(self._leaving)
         if not self._restart:
@@ -163,25 +157,24 @@ class Announcer:
             return
         for turn in way.rounds.farewells() if way in self._ways else ():
             farewell = Farewell(way, turn)
-            self._leaving.append(farewell)
+            self._leaving = (*self._leaving, farewell)
             self.scheduler.submit(farewell)
 
     def left(self, farewell: Farewell) -> None:
         """A farewell is over."""
-        if farewell in self._leaving:
-            self._leaving.remove(farewell)
+        self._forget(farewell)
         if self._restart and not self._leaving:
             self._restart = False
             self._begin()
 
     def _begin(self) -> None:
         if any(way.rounds.closed for way in self._ways):
-            self._ways = self._new_ways()
+            self._ways = tuple(Way(self, way.rounds.dialect, way.swarm_id) for way in self._ways)
         for way in self._ways:
             way.begin()
 
-    def _new_ways(self) -> list[Way]:
-        return [Way(self, dialect, swarm_id) for dialect, swarm_id in self._swarms]
+    def _forget(self, farewell: Farewell) -> None:
+        self._leaving = tuple(other for other in self._leaving if other is not farewell)
 
 
 def _swarms(info_hash: bytes, id_hash: bytes | None, announce_as: AnnounceAs) -> list[tuple[Dialect, bytes]]:

@@ -98,17 +98,18 @@ class Session:
             id_hash=id_hash,
             announce_as=announce_as,
             identity=IDENTITY,
-            stats=lambda: self.stats,
-            on_addresses=self._found,
-            on_note=self._note,
+            listener=self,
             pacing=pacing,
         )
 
-    def _found(self, addresses: list[Address]) -> None:
+    def announce_stats(self) -> AnnounceStats:
+        return self.stats
+
+    def hear_of(self, addresses: list[Address]) -> None:
         self.addresses += addresses
         self._told.set()
 
-    def _note(self, kind: str, facts: dict[str, Any]) -> None:
+    def hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
         self.notes.append((kind, facts))
         self._told.set()
 
