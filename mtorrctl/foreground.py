@@ -10,15 +10,12 @@ import os
 import socket
 from dataclasses import dataclass
 
-from microtorrd.errors import InvalidMetainfo
-from microtorrd.proto import metainfo
-from microtorrd.proto.metainfo import Metainfo
 from mtorrctl.client import Note
 from mtorrctl.course import Course, Plan, next_note
 from mtorrctl.exits import Failure, Unreachable
 from mtorrctl.interrupts import Interrupted, Interrupts
 from mtorrctl.private import PrivateDaemon, Record
-from mtorrctl.sources import read_metainfo
+from mtorrctl.sources import parse_named, read_metainfo
 from mtorrctl.voice import Voice
 
 __all__ = ["Ending", "Plan", "download", "serve_tracker"]
@@ -70,14 +67,6 @@ def read_checked(source: str) -> bytes:
     raw = read_metainfo(source)
     parse_named(raw, source)
     return raw
-
-
-def parse_named(raw: bytes, source: str) -> Metainfo:
-    """The torrent that a file describes. Raises Failure that names the file."""
-    try:
-        return metainfo.parse(raw)
-    except InvalidMetainfo as error:
-        raise Failure(f"{source}: {error}") from None
 
 
 def current_directory() -> str:

@@ -18,7 +18,7 @@ from microtorrd.proto.metainfo import Metainfo
 from mtorrctl import render, streams
 from mtorrctl.create import Recipe, create, parse_trackers
 from mtorrctl.exits import DONE, FAILED, INTERRUPTED, PIPE_CLOSED
-from mtorrctl.sources import read_metainfo
+from mtorrctl.sources import parse_named, read_metainfo
 
 DEFAULT_TRACKER = "http://127.0.0.1:8888"
 DEFAULT_BIND = "0.0.0.0:8888"
@@ -176,7 +176,6 @@ def load_mtorr(file: str, verbosity: int) -> None:
     The files of the original MicroTorr and any .torrent load as well. `Sha1sum` is that of the first piece.
     With -v 1 more is said.
     """
-    from mtorrctl.foreground import parse_named
     from mtorrctl.voice import Voice
 
     found = parse_named(read_metainfo(file), file)

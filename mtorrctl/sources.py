@@ -14,13 +14,15 @@ import time
 from typing import TYPE_CHECKING, BinaryIO
 
 from microtorrd import __version__
-from microtorrd.errors import InvalidParams
+from microtorrd.errors import InvalidMetainfo, InvalidParams
 from microtorrd.proto.jsonrpc import MAX_METAINFO_BYTES
 from mtorrctl.exits import Failure, WrongUsage
 from mtorrctl.render import clean, exact_size
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
+
+    from microtorrd.proto.metainfo import Metainfo
 
 #: One read from a web server may take this long, and all of them together that long.
 READ_S = 30.0
@@ -59,6 +61,24 @@ def read_metainfo(source: str) -> bytes:
     if source == "-":
         return _read_whole(sys.stdin.buffer, "standard input")
     return _read_file(source)
+
+
+def parse_named(raw: bytes, source: str) -> Metainfo:
+    """The torrent that these bytes describe. Raises Failure that names where they came from."""
+    from microtorrd.proto import metainfo
+
+    try:
+        return metainfo.parse(raw)
+    except InvalidMetainfo as error:
+        raise unfit(raw, source, error) from None
+
+
+def unfit(raw: bytes, source: str, error: InvalidMetainfo) -> Failure:
+    """What is said of bytes that describe no torrent. A file of another kind may be meant to be shared."""
+    is_content = not raw.startswith(b"d") and os.path.exists(source)
+    return Failure(
+        f"{clean(source)}: {error}", f"to share it: mtorrctl seed {clean(source)}" if is_content else ""
+    )
 
 
 def _read_file(path: str) -> bytes:
@@ -123,7 +143,8 @@ def _fetch(url: str) -> bytes:
         error.close()
         raise Failure(f"{shown}: the server answered {error.code} {clean(error.reason)}") from None
     except URLError as error:
-        raise Failure(f"{shown}: {clean(error.reason)}") from None
+        reason = error.reason.strerror if isinstance(error.reason, OSError) else None
+        raise Failure(f"{shown}: {clean(reason or error.reason)}") from None
     except TimeoutError:
         raise Failure(f"{shown}: no answer within {READ_S:g} s") from None
     except (HTTPException, OSError, ValueError) as error:

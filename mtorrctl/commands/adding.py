@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from microtorrd.errors import InvalidMetainfo
 from mtorrctl import render
 from mtorrctl.commands.common import (
     PATH,
@@ -21,7 +22,7 @@ from mtorrctl.commands.common import (
     tell,
 )
 from mtorrctl.exits import WrongUsage
-from mtorrctl.sources import check_magnet, is_magnet, read_metainfo
+from mtorrctl.sources import check_magnet, is_magnet, read_metainfo, unfit
 from mtorrctl.waiting import wait_until_whole
 
 _COUNT = click.IntRange(0, 100_000)
@@ -129,9 +130,13 @@ def add(
     rows: list[dict[str, Any]] = []
 
     def bring(source: str) -> None:
-        what = {"magnet": check_magnet(source)} if is_magnet(source) else {"metainfo": read_metainfo(source)}
-        with open_client(socket) as client:
-            rows.append(client.call("torrent.add", **what, **options))
+        raw = b"" if is_magnet(source) else read_metainfo(source)
+        what = {"metainfo": raw} if raw else {"magnet": check_magnet(source)}
+        try:
+            with open_client(socket) as client:
+                rows.append(client.call("torrent.add", **what, **options))
+        except InvalidMetainfo as error:
+            raise unfit(raw, source, error) from None
         if not wait:
             _tell_added(rows[-1], as_json=as_json)
 

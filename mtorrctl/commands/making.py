@@ -9,14 +9,13 @@ from typing import Any
 
 import click
 
-from microtorrd.proto import metainfo
 from microtorrd.proto.metainfo import Metainfo
 from mtorrctl import render
 from mtorrctl.commands.common import PATH, json_option, tell
 from mtorrctl.commands.recipes import read_recipe, recipe_options, warn_of_skipped
 from mtorrctl.create import create as create_file
 from mtorrctl.exits import Failure
-from mtorrctl.sources import read_metainfo
+from mtorrctl.sources import parse_named, read_metainfo
 
 
 @click.command(short_help="Make a .mtorrent of a file or directory.")
@@ -76,7 +75,7 @@ def show(file: str, as_json: bool) -> None:
       mtorrctl show ubuntu.iso.mtorrent
     """
     try:
-        found = metainfo.parse(read_metainfo(file))
+        found = parse_named(read_metainfo(file), file)
     except Failure as error:
         if not error.hint and re.fullmatch(r"[0-9a-fA-F]{4,40}", file):
             error.hint = f"a torrent of the daemon is shown by: mtorrctl inspect {file}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -106,3 +107,24 @@ def test_a_server_that_takes_its_time(web: Web, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sources, "FETCH_S", 0.0)
     with pytest.raises(Failure, match="not done within 0 s"):
         sources.read_metainfo(web.url("good"))
+
+
+def test_a_server_that_is_not_there_is_told_in_words() -> None:
+    with pytest.raises(Failure) as caught:
+        sources.read_metainfo("http://127.0.0.1:1/x.torrent")
+    assert str(caught.value) == "http://127.0.0.1:1/x.torrent: Connection refused"
+
+
+def test_of_several_files_the_wrong_ones_are_named(shell: Shell, house: House, tmp_path: Path) -> None:
+    (tmp_path / "good.torrent").write_bytes(RAW)
+    (tmp_path / "short.torrent").write_bytes(RAW[:50])
+    (tmp_path / "film.mkv").write_bytes(b"\x1aE\xdf\xa3")
+    ran = shell.run("add", "short.torrent", "good.torrent", "film.mkv")
+    assert ran.code == 5
+    assert [row["name"] for row in house.session.rows.values()] == ["ubuntu.iso"]
+    assert "mtorrctl: short.torrent: metainfo: " in ran.err
+    assert "mtorrctl: film.mkv: metainfo: " in ran.err
+    assert "to share it: mtorrctl seed film.mkv" in ran.err
+    assert "seed short.torrent" not in ran.err
+    shown = shell.run("show", "film.mkv")
+    assert (shown.code, shown.err) == (1, ran.err[ran.err.index("mtorrctl: film.mkv") :])
