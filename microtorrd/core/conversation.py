@@ -14,8 +14,6 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from ipaddress import ip_address
 from typing import Any
 
 from bitarray.util import count_and
@@ -23,28 +21,23 @@ from bitarray.util import count_and
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
-from microtorrd.core.ourselves import OwnAddresses
+from microtorrd.core.introductions import Introductions
 from microtorrd.core.peer import Peer
-from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.spreading import Spreading
 from microtorrd.core.superseeding import SuperSeeding
 from microtorrd.core.swarm import Swarm
-from microtorrd.core.uploading import QUEUE_MAX, Uploading
+from microtorrd.core.uploading import Uploading
 from microtorrd.core.workshop import Workshop
 from microtorrd.errors import ProtocolError
 from microtorrd.proto import metadata, pex
 from microtorrd.proto.bitfield import Bitfield
-from microtorrd.proto.compact import host_text, is_near, read_host
 from microtorrd.proto.extended import (
-    DONT_HAVE,
     DONT_HAVE_NUMBER,
-    UPLOAD_ONLY,
     UPLOAD_ONLY_NUMBER,
     ExtendedHandshake,
     decode_dont_have,
     decode_upload_only,
 )
-from microtorrd.proto.geometry import BLOCK_BYTES, MAX_REQUEST_BYTES
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,
@@ -88,15 +81,10 @@ class Conversation:
     """Messages in and first words out, for one torrent."""
 
     __slots__ = (
-        "_book",
-        "_client",
         "_exchange",
         "_fetching",
         "_handout",
-        "_info_hash",
-        "_listen_port",
-        "_ourselves",
-        "_said_we_want",
+        "_introductions",
         "_spreading",
         "_superseeding",
         "_swarm",
@@ -113,12 +101,8 @@ class Conversation:
         uploading: Uploading,
         spreading: Spreading,
         superseeding: SuperSeeding,
-        book: Peerbook,
-        client: str,
-        listen_port: int,
-        info_hash: bytes,
+        introductions: Introductions,
         exchange: Exchange,
-        ourselves: OwnAddresses,
         handout: Handout,
     ) -> None:
         self._swarm = swarm
@@ -127,14 +111,9 @@ class Conversation:
         self._uploading = uploading
         self._spreading = spreading
         self._superseeding = superseeding
-        self._book = book
-        self._client = client
-        self._listen_port = listen_port
-        self._info_hash = info_hash
+        self._introductions = introductions
         self._exchange = exchange
-        self._ourselves = ourselves
         self._handout = handout
-        self._said_we_want = not swarm.satisfied
 
     # -------------------------------------------------------------------------------- our first words
 
@@ -143,7 +122,7 @@ class Conversation:
         self._superseeding.hide(peer)
         words: list[Message] = []
         if peer.extended:
-            words.append(Extended(0, self._introduction(peer).encode()))
+            words.append(Extended(0, self._introductions.words_for(peer).encode()))
         have = self._swarm.have
         if peer.fast and (peer.shown is not None or not have.count):
             words.append(HaveNone())
@@ -153,50 +132,6 @@ class Conversation:
             words.append(BitfieldMessage(have.to_bytes()))
         self._swarm.tell(peer, *words)
         self._uploading.greet(peer, now)
-
-    def say_whether_we_want(self) -> None:
-        """Tell all whether we want anything still, where that has changed (BEP 21). Of who has everything it
-        is seen without a word."""
-        wants = not self._swarm.satisfied
-        if wants == self._said_we_want or self._swarm.complete:
-            return
-        self._said_we_want = wants
-        for peer in self._swarm.peers.values():
-            if peer.extended:
-                # All of it again: to libtorrent an extension that is left out is one that we gave up.
-                words = replace(self._introduction(peer), upload_only=not wants)
-                self._swarm.tell(peer, Extended(0, words.encode()))
-
-    def _introduction(self, peer: Peer) -> ExtendedHandshake:
-        try:
-            their_ip = ip_address(peer.host.partition("%")[0]).packed
-        except ValueError:
-            their_ip = None
-        extensions = {DONT_HAVE: DONT_HAVE_NUMBER, UPLOAD_ONLY: UPLOAD_ONLY_NUMBER}
-        if self._handout.size:
-            extensions[metadata.NAME] = metadata.NUMBER
-        if self._exchange.on:
-            extensions[pex.NAME] = pex.NUMBER
-        return ExtendedHandshake(
-            m=extensions,
-            client=self._client,
-            listen_port=self._listen_port or None,
-            reqq=QUEUE_MAX,
-            yourip=their_ip,
-            ipv4=self._elsewhere(peer, 4),
-            ipv6=self._elsewhere(peer, 16),
-            upload_only=(self._swarm.satisfied and peer.shown is None) or None,
-            metadata_size=self._handout.size or None,
-            largest_block=MAX_REQUEST_BYTES,
-            info_hash=self._info_hash,
-        )
-
-    def _elsewhere(self, peer: Peer, size: int) -> bytes | None:
-        """Our address of this family, if the connection is of the other: a way to us when it is lost."""
-        ours = self._ourselves.host(size) if self._exchange.on and self._listen_port else None
-        if ours is None or (":" in peer.host) == (size == 16):
-            return None
-        return ours if is_near(peer.host) or not is_near(host_text(ours)) else None
 
     # ------------------------------------------------------------------------------- what they say
 
@@ -371,7 +306,7 @@ class Conversation:
         number, payload = message.number, message.payload
         if number == 0:
             self._swarm.hear_noise(peer, 1 + len(payload) // WORDS_NOISE_BYTES)
-            self._introduced(peer, ExtendedHandshake.decode(payload), now)
+            self._introductions.hear(peer, ExtendedHandshake.decode(payload), now)
         elif number == metadata.NUMBER and self._handout.size:
             self._handout.hear(peer, payload, now)
         elif number == pex.NUMBER and self._exchange.on:
@@ -383,45 +318,6 @@ class Conversation:
             peer.upload_only = decode_upload_only(payload)
         else:
             self._swarm.hear_noise(peer)  # we announced no other
-
-    def _introduced(self, peer: Peer, words: ExtendedHandshake, now: float) -> None:
-        """The peer says who it is, or what of that has changed."""
-        if words.info_hash is not None and words.info_hash != self._info_hash:
-            self._swarm.condemn(peer, "it has the same content in another metainfo (info_hash differs)")
-            return
-        peer.is_kin = peer.is_kin or words.info_hash is not None
-        peer.client = words.client or peer.client
-        peer.metadata_number = words.m.get(metadata.NAME, peer.metadata_number)
-        self._exchange.agreed(peer, words.m.get(pex.NAME), now)
-        if words.upload_only is not None:
-            peer.upload_only = words.upload_only
-        if words.yourip is not None and not peer.web_seed:
-            self._ourselves.heard(peer.host, words.yourip)
-        if words.largest_block is not None:
-            # On the borders of the usual blocks, so that a large one can be split into these.
-            served = min(words.largest_block, MAX_REQUEST_BYTES) // BLOCK_BYTES * BLOCK_BYTES
-            peer.largest_block = max(peer.largest_block, served)
-        if words.reqq is not None:
-            bound = self._swarm.settings.pipeline_max_bytes // BLOCK_BYTES
-            peer.pipeline.set_limit(min(words.reqq, max(1, bound)))
-        if words.listen_port:
-            self._listens(peer, words, words.listen_port, now)
-
-    def _listens(self, peer: Peer, words: ExtendedHandshake, port: int, now: float) -> None:
-        other = words.ipv4 if ":" in peer.host else words.ipv6
-        if other is not None and read_host(host_text(other)) is not None:
-            elsewhere = host_text(other)
-            # Nobody sends us into our own network from outside of it.
-            if is_near(peer.host) or not is_near(elsewhere):
-                peer.elsewhere = (elsewhere, port)
-        if peer.incoming and peer.address is None and peer.host:
-            address = (peer.host, port)
-            if self._book.state(address) == "barred":
-                self._swarm.condemn(peer, "this address is barred")
-                return
-            peer.source = self._book.source(address) or peer.source
-            peer.address = address
-            self._book.joined(address, now)
 
     def _has_lost(self, peer: Peer, piece: int) -> None:
         """The peer has this piece no more (BEP 54)."""

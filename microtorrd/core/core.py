@@ -37,6 +37,7 @@ from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot,
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
+from microtorrd.core.introductions import Introductions
 from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.partial import reopen
 from microtorrd.core.peerbook import Peerbook
@@ -133,6 +134,17 @@ class Core:
             shares=self.shares,
             book=self.book,
         )
+        handout = Handout(swarm, 0 if private else metadata_bytes)
+        self.introductions = Introductions(
+            swarm,
+            book=self.book,
+            exchange=self.exchange,
+            handout=handout,
+            ourselves=ourselves,
+            client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
+            listen_port=port,
+            info_hash=info_hash,
+        )
         self.conversation = Conversation(
             swarm,
             workshop=self.workshop,
@@ -140,13 +152,9 @@ class Core:
             uploading=self.uploading,
             spreading=self.spreading,
             superseeding=self.superseeding,
-            book=self.book,
-            client=client if isinstance(client, str) else client.decode("utf-8", "replace"),
-            listen_port=port,
-            info_hash=info_hash,
+            introductions=self.introductions,
             exchange=self.exchange,
-            ourselves=ourselves,
-            handout=Handout(swarm, 0 if private else metadata_bytes),
+            handout=handout,
         )
         self.comings = Comings(
             swarm,
@@ -364,7 +372,7 @@ class Core:
 
     def _look_complete(self, now: float) -> None:
         self.book.seeding(self.satisfied, now)
-        self.conversation.say_whether_we_want()
+        self.introductions.say_whether_we_want()
         self.ending.look(now)
 
     def _part(self, reason: str, now: float) -> None:
