@@ -48,6 +48,7 @@ from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry, Metainfo
+from microtorrd.proto.selection import KEPT, NORMAL, OFF, piece_priorities
 from microtorrd.times import rfc3339
 from microtorrd.whole import WholeHash
 
@@ -121,6 +122,7 @@ class Content:
         self._committed: TorrentRecord | None = None  # the record, where all of it is on the disk for certain
         self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
+        self._doubtful: list[int] = []
         self._stores = 0  # under way
         self._quiet: Event | None = None  # for who waits for their end
 
@@ -240,6 +242,9 @@ class Content:
             self._require_kind(is_single_file)
         elif record.root_device is None and not os.path.isdir(record.save_to):
             return Trusted(Bitfield(count))  # a new torrent in a directory that is yet to be made
+        doubtful: set[int] = set()
+        if not is_new and not record.seed_only:
+            doubtful.update(self._arrange())
         stats = files.stat()
         if is_new:
             found = any(stat and stat[0] for number, stat in enumerate(stats) if number not in files.virtual)
@@ -252,7 +257,32 @@ class Content:
             boot_id=self._facilities.ledger.boot_id,
             remounted=files.remounted,
         )
-        return Trusted(decision.have, decision.recheck, sync_first=decision.sync_first)
+        for number in decision.changed_files:
+            if self.marks[number] == KEPT:
+                self._disown(number)  # whoever changed it: nobody wants to have it mended
+        for piece in doubtful:
+            decision.have.clear(piece)
+        recheck = tuple(sorted(doubtful.union(decision.recheck)))
+        return Trusted(decision.have, recheck, sync_first=decision.sync_first)
+
+    def _arrange(self) -> list[int]:
+        """In a disk thread: bring the files to where their marks say. Returns pieces that have to be read
+        again, because something else has taken the place of their file."""
+        files, marks = self.files, self.marks
+        if not self.record.selection and not os.path.lexists(os.path.join(files.root, files.hidden)):
+            return []
+        arranged = files.arrange(marks)
+        if arranged.marks != marks and self.marks == marks:  # else a newer wish will be arranged
+            self.update(selection=arranged.marks)
+        return [piece for number in arranged.replaced for piece in self.pieces_of(number)]
+
+    def _disown(self, number: int) -> None:
+        """What is in the tree in the place of this file, which nobody wants, is not ours any more."""
+        marks = bytearray(self.marks)
+        marks[number] = OFF
+        self.update(selection=bytes(marks))
+        self.files.put_aside(self.files.aside | {number})
+        self.files.close()
 
     def _adopt(self, metainfo: Metainfo) -> None:
         """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
@@ -284,8 +314,28 @@ class Content:
             floor=self._facilities.floor,
             virtual={number for number, entry in enumerate(self.entries) if not entry.is_on_disk},
             executable={number for number, entry in enumerate(self.entries) if "x" in entry.attributes},
+            aside={
+                number
+                for number, mark in enumerate(record.selection)
+                if mark == OFF and self.entries[number].is_on_disk
+            },
             tag=record.info_hash.hex(),
         )
+
+    @property
+    def marks(self) -> bytes:
+        """What is wished of each file (`proto/selection.py`), also where nothing was ever chosen."""
+        return self.record.selection or bytes([NORMAL]) * len(self.entries)
+
+    def priorities(self) -> bytes | None:
+        """The priority of each piece, as the core takes it."""
+        if not self.entries:
+            return None  # the files could not be looked at
+        return piece_priorities(self.record.selection, self.entries, self.geometry)
+
+    def pieces_of(self, number: int) -> range:
+        """The pieces with bytes of this file."""
+        return self.geometry.pieces_within(self.files.starts[number], self.entries[number].length)
 
     def _require_kind(self, is_single_file: bool) -> None:
         """What the operator says is there already must be there, and be of the right kind."""
@@ -316,11 +366,28 @@ class Content:
         """Make files and directories before the first write. Waits. Raises StorageError."""
         if self._ready_to_write or self.record.seed_only:
             return
-        preallocate = self._facilities.config.storage.preallocate
-        self._facilities.pool.call(partial(self.files.create, preallocate))
+        self._doubtful += self._facilities.pool.call(self._make)
         self._ready_to_write = True
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
+
+    def _make(self) -> list[int]:
+        """In a disk thread: what `prepare` does."""
+        files, preallocate = self.files, self._facilities.config.storage.preallocate
+        fresh = files.root_device is None
+        doubtful = [] if fresh else self._arrange()
+        files.create(preallocate)
+        return doubtful
+
+    def rearrange(self) -> None:
+        """Other files are wanted: see to their places, without making any. Waits. Raises StorageError."""
+        if self.files.root_device is not None and not self.record.seed_only:
+            self._doubtful += self._facilities.pool.call(self._arrange)
+
+    def take_doubtful(self) -> list[int]:
+        """The pieces that have to be read again since the files were last arranged; asked once."""
+        doubtful, self._doubtful = self._doubtful, []
+        return doubtful
 
     def probe(self, missing_bytes: int) -> None:
         """See whether the cause of a failure is gone, for content of which so much is still to be written.
@@ -443,6 +510,10 @@ class Content:
             elif whole is not None and not bad_pieces:
                 whole.finish(compare)
             else:
+                given_up = self._pieces_given_up(bad_pieces)
+                if given_up:
+                    bad_pieces.extend(given_up)
+                    post((PiecesChecked((), given_up, done=False),))
                 write_down()
 
         def compare(digest: bytes | BaseException) -> None:
@@ -459,6 +530,17 @@ class Content:
 
         if not work.cancelled:
             work.feed = facilities.pool.feed(works, done, finished)
+
+    def _pieces_given_up(self, bad: Sequence[int]) -> list[int]:
+        """A file that nobody wants is never written to in the tree: where one of its pieces turned out bad,
+        it is not ours any more, and none of its pieces is there."""
+        given_up: list[int] = []
+        found = set(bad)
+        for number, mark in enumerate(self.record.selection):
+            if mark == KEPT and not found.isdisjoint(self.pieces_of(number)):
+                self._disown(number)
+                given_up += self.pieces_of(number)
+        return given_up
 
     def confirm(self, post: Post) -> None:
         """Hash the whole content and compare with `id_hash`; ContentConfirmed or StorageFailed answers."""

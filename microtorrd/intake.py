@@ -12,6 +12,7 @@ import time
 import gevent
 
 from microtorrd import logs, rows
+from microtorrd.choosing import marks_of
 from microtorrd.content import Content
 from microtorrd.core.events import AddressesFound
 from microtorrd.disk.state import MagnetRecord, TorrentRecord
@@ -21,6 +22,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.magnet import parse_magnet
 from microtorrd.proto.metainfo import Metainfo
+from microtorrd.proto.selection import Choice
 from microtorrd.resolver import Resolver
 from microtorrd.roster import Roster
 from microtorrd.rows import Row
@@ -54,11 +56,13 @@ class Intake:
         up: int,
         label: str,
         sequential: bool,
+        choice: Choice,
         seed_after_download: bool | None,
         super_seed: bool | None,
     ) -> Row:
         """Put a torrent on record and start it. Raises InvalidMetainfo, Duplicate, NotAllowed, Busy."""
         meta = self._parse(metainfo)
+        selection = marks_of(meta.files, choice)
         if seed_path is not None:
             save_to, disk_name = os.path.split(seed_path.rstrip("/") or "/")
             if not disk_name:
@@ -81,6 +85,7 @@ class Intake:
             wait_seeders=wait_seeders,
             wait_leechers=wait_leechers,
             sequential=sequential,
+            selection=selection,
             seed_after_download=keep_seeding or seed_path is not None,
             super_seed=self._super_seeds(super_seed, brought_along=seed_path is not None),
             down_limit=down,
@@ -112,6 +117,7 @@ class Intake:
         up: int,
         label: str,
         sequential: bool,
+        choice: Choice,
         seed_after_download: bool | None,
         super_seed: bool | None,
     ) -> Row:
@@ -130,6 +136,7 @@ class Intake:
             wait_seeders=wait_seeders,
             wait_leechers=wait_leechers,
             sequential=sequential,
+            selection=choice.to_json(),
             seed_after_download=keep_seeding,
             super_seed=self._super_seeds(super_seed, brought_along=False),
             down_limit=down,
@@ -162,6 +169,11 @@ class Intake:
         if self.closed or resolver not in self._roster:
             return
         chosen = resolver.record
+        try:
+            selection = marks_of(meta.files, Choice.from_json(chosen.selection), resolver.link.files)
+        except InvalidParams as error:
+            resolver.fail(str(error))
+            return
         record = TorrentRecord(
             info_hash=meta.info_hash,
             id_hash=meta.id_hash,
@@ -175,6 +187,7 @@ class Intake:
             wait_seeders=chosen.wait_seeders,
             wait_leechers=chosen.wait_leechers,
             sequential=chosen.sequential,
+            selection=selection,
             seed_after_download=chosen.seed_after_download,
             super_seed=chosen.super_seed,
             down_limit=chosen.down_limit,

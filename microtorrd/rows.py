@@ -14,6 +14,7 @@ from microtorrd.core.events import PeerView, Snapshot
 from microtorrd.core.resolving import Stranger
 from microtorrd.errors import StorageError
 from microtorrd.proto.clients import client_name
+from microtorrd.proto.selection import name_of
 from microtorrd.resolver import Resolver
 from microtorrd.times import rfc3339
 from microtorrd.webseeds import WebSeeds
@@ -45,6 +46,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
     state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
     uploaded, downloaded = torrent.totals()
     # The meters look back some seconds; what cannot move any more is not shown as moving.
+    wanted = snapshot.wanted_bytes if snapshot is not None else record.length
     down_rate = 0.0 if snapshot is None or state not in GETTING else snapshot.down_bytes_per_s
     up_rate = 0.0 if snapshot is None or state not in GIVING else snapshot.up_bytes_per_s
     return {
@@ -52,14 +54,15 @@ def list_row(torrent: Torrent | Resolver) -> Row:
         "info_hash": record.info_hash.hex(),
         "id_hash": None if record.id_hash is None else record.id_hash.hex(),
         "state": state,
-        "progress": done / record.length if record.length else 1.0 if done_when_empty(snapshot) else 0.0,
+        "progress": done / wanted if wanted else 1.0 if done_when_empty(snapshot) else 0.0,
         "size_bytes": record.length,
+        "wanted_bytes": wanted,
         "done_bytes": done,
         "down_bytes_per_s": round(down_rate),
         "up_bytes_per_s": round(up_rate),
         "peers": 0 if snapshot is None else snapshot.seeders + snapshot.leechers,
         "seeders": 0 if snapshot is None else snapshot.seeders,
-        "eta_s": eta_s(record.length - done, down_rate) if state == "downloading" else None,
+        "eta_s": eta_s(wanted - done, down_rate) if state == "downloading" else None,
         "save_to": record.save_to,
         "label": record.label,
         "error": error_row(torrent.content.failure),
@@ -70,6 +73,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
         "piece_length": record.piece_length,
         "piece_count": torrent.content.geometry.piece_count,
         "completed_at": None if record.completed_at is None else rfc3339(record.completed_at),
+        "sequential": record.sequential,
         "checked": check_progress(torrent, snapshot),
     }
 
@@ -85,6 +89,7 @@ def _row_at_rest(torrent: Torrent, rest: Rest) -> Row:
         "state": rest.state,
         "progress": 1.0,
         "size_bytes": length,
+        "wanted_bytes": length,
         "done_bytes": length,
         "down_bytes_per_s": 0,
         "up_bytes_per_s": 0,
@@ -101,6 +106,7 @@ def _row_at_rest(torrent: Torrent, rest: Rest) -> Row:
         "piece_length": record.piece_length,
         "piece_count": torrent.content.geometry.piece_count,
         "completed_at": None if record.completed_at is None else rfc3339(record.completed_at),
+        "sequential": record.sequential,
         "checked": None,
     }
 
@@ -232,17 +238,22 @@ def file_rows(torrent: Torrent | Resolver) -> list[Row]:
     have, content = torrent.have, torrent.content
     rows: list[Row] = []
     offset = 0
-    for entry in content.entries:
-        done = 0 if have is None else content.verified_bytes(have, offset, entry.length)
+    for number, (entry, mark) in enumerate(zip(content.entries, content.marks, strict=True)):
+        start, offset = offset, offset + entry.length
+        if entry.is_padding:
+            continue
+        done = 0 if have is None else content.verified_bytes(have, start, entry.length)
         rows.append(
             {
+                "index": number,
                 "path": "/".join(entry.path),
                 "size_bytes": entry.length,
                 "done_bytes": done,
                 "progress": done / entry.length if entry.length else 1.0,
+                "priority": name_of(mark),
+                "attributes": entry.attributes,
             }
         )
-        offset += entry.length
     return rows
 
 
@@ -289,6 +300,7 @@ def _resolver_row(resolver: Resolver) -> Row:
         "state": resolver.state,
         "progress": 0.0,
         "size_bytes": 0,
+        "wanted_bytes": 0,
         "done_bytes": 0,
         "down_bytes_per_s": 0,
         "up_bytes_per_s": 0,
@@ -305,6 +317,7 @@ def _resolver_row(resolver: Resolver) -> Row:
         "piece_length": 0,
         "piece_count": 0,
         "completed_at": None,
+        "sequential": record.sequential,
         "checked": None,
     }
 

@@ -34,6 +34,7 @@ from microtorrd.net.discovery import Discovery
 from microtorrd.net.neighbourhood import ways
 from microtorrd.notes import Subscription
 from microtorrd.proto.magnet import Magnet, format_magnet
+from microtorrd.proto.selection import Priority
 from microtorrd.resolver import Resolver
 from microtorrd.roster import Member, Roster
 from microtorrd.rows import Row
@@ -304,6 +305,21 @@ class Session:
         for torrent in found:
             torrent.begin_move(target)
         return {"torrents": [rows.list_row(torrent) for torrent in found]}
+
+    def select(self, id: str, files: Sequence[str], priority: Priority) -> Row:
+        """Want these files of one torrent more, less or not at all."""
+        self._refuse_while_stopping()
+        torrent = self.roster.one(id)
+        if isinstance(torrent, Resolver):
+            raise NotAllowed(
+                f"the files of {torrent.name!r} are not known yet", info_hash=torrent.info_hash.hex()
+            )
+        torrent.choose_files(files, priority)
+        return {"torrents": [rows.list_row(torrent)]}
+
+    def order(self, id: str, sequential: bool) -> Row:
+        """Let these torrents fetch their pieces in their order, or the rarest first."""
+        return self._change(id, lambda member: member.choose(sequential=sequential))
 
     def set_limit(self, id: str | None, down: int | None, up: int | None) -> Row:
         """Limit these torrents, or with None the whole daemon; None for a rate leaves it as it is."""

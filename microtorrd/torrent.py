@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 from microtorrd import __version__, logs
+from microtorrd.choosing import rechosen
 from microtorrd.content import Content, Trusted
 from microtorrd.core import events
 from microtorrd.core.core import Core, Phase
@@ -29,6 +30,7 @@ from microtorrd.net.announcer import Announcer, AnnounceStats
 from microtorrd.net.connect import Joined
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
+from microtorrd.proto.selection import Priority
 from microtorrd.rate import TokenBucket
 from microtorrd.rest import Rest, may_rest, untouched
 
@@ -73,6 +75,8 @@ class Torrent:
         self._recovered_at: float | None = None
         self._unopened = False  # the files could not be looked at yet
         self._gone = False
+        self._choices = 0  # of files, while this daemon runs
+        self._choosing = False
 
     # --------------------------------------------------------------------------------------- reading
 
@@ -193,7 +197,7 @@ class Torrent:
         if snapshot is None:
             return AnnounceStats(uploaded=0, downloaded=0, left=length)
         return AnnounceStats(
-            uploaded=snapshot.up_bytes, downloaded=snapshot.down_bytes, left=length - snapshot.done_bytes
+            uploaded=snapshot.up_bytes, downloaded=snapshot.down_bytes, left=length - snapshot.have_bytes
         )
 
     def note(self, kind: str, **facts: Any) -> None:
@@ -229,6 +233,7 @@ class Torrent:
             "progress",
             state=snapshot.state,
             done_bytes=snapshot.done_bytes,
+            wanted_bytes=snapshot.wanted_bytes,
             size_bytes=self.content.record.length,
             down_bytes_per_s=round(snapshot.down_bytes_per_s),
             up_bytes_per_s=round(snapshot.up_bytes_per_s),
@@ -287,12 +292,16 @@ class Torrent:
         self.host = CoreHost(core, self, record.name)
         kept, self._kept = self._kept, ()
         self.host.act([*wishes, *kept])
+        if self._choices and not self._choosing:  # made meanwhile
+            self.crew.spawn("choose", self._follow_choices)
 
     def _is_settled(self, trusted: Trusted) -> bool:
         """All is there, confirmed, and on record: a core would only wait for peers."""
         record, have = self.content.record, trusted.have
         if trusted.sync_first or record.dirty or not (record.confirmed or record.id_hash is None):
             return False
+        if record.selection:
+            return False  # what is wanted is to be reckoned with
         return have.complete and have.count > 0
 
     def _go_on_at_rest(self, rest: Rest) -> None:
@@ -339,7 +348,9 @@ class Torrent:
         record = self.content.record
         is_as_wished = record.stopped == (core.phase is Phase.STOPPED)
         is_confirmed = record.confirmed or record.id_hash is None
-        is_busy = self.moving or self._gone or self.content.is_busy
+        is_busy = self.moving or self._gone or self.content.is_busy or self._choosing
+        if record.selection:
+            return False  # what is wanted is to be reckoned with
         return is_as_wished and is_confirmed and not is_busy and may_rest(core)
 
     def _make_core(self, have: Bitfield, book: Peerbook | None = None) -> Core:
@@ -355,6 +366,7 @@ class Torrent:
             listen_port=facilities.listen_port,
             has_id_hash=record.id_hash is not None and not record.confirmed,
             info_hash=record.info_hash,
+            priorities=self.content.priorities(),
             private=self.content.private,
             metadata_bytes=self.content.info_bytes,
             peer_id=facilities.peer_id,
@@ -381,7 +393,14 @@ class Torrent:
             self.content.prepare()
         except StorageError as error:
             return error
+        self._doubt()
         return None
+
+    def _doubt(self) -> None:
+        """Have read again what may not be what it was since the files were arranged."""
+        doubtful = self.content.take_doubtful()
+        if doubtful:
+            self.post((events.RecheckWanted(doubtful),))
 
     def halt(self) -> None:
         """Say goodbye to peers and trackers; what is on record stays."""
@@ -458,8 +477,9 @@ class Torrent:
                 self._reopen()
             else:
                 snapshot = self.snapshot()
-                done_bytes = 0 if snapshot is None else snapshot.done_bytes
-                self.content.probe(self.content.record.length - done_bytes)
+                missing = 0 if snapshot is None else snapshot.wanted_bytes - snapshot.done_bytes
+                self.content.probe(missing)
+                self._doubt()
                 self._recovered_at = self.facilities.clock()
                 # What was written since the last sync may be lost with whatever failed.
                 doubtful = self.facilities.ledger.unsynced_pieces(self.info_hash)
@@ -556,6 +576,51 @@ class Torrent:
         if "up_limit" in fields or "down_limit" in fields:
             self.note("limits_changed", down=record.down_limit, up=record.up_limit)
 
+    def choose_files(self, words: Sequence[str], priority: Priority) -> None:
+        """Want these files more, less or not at all. Waits for the record; files come and go behind this
+        call. Raises InvalidParams, NotAllowed."""
+        content, record = self.content, self.content.record
+        if record.seed_only or self.moving or not content.entries:
+            why = "is seeded from where its data was" if record.seed_only else "is busy"
+            raise NotAllowed(f"{record.name!r} {why}", info_hash=self.info_hash.hex())
+        selection = rechosen(content, self.have or content.claimed, words, priority)
+        if selection == record.selection:
+            return
+        self._change(selection=selection)
+        self._choices += 1
+        self._wake()
+        if self.core is not None and not self._choosing:
+            self.crew.spawn("choose", self._follow_choices)
+
+    def _follow_choices(self) -> None:
+        """Bring files in and put them aside, as was chosen; then let the core know."""
+        followed = 0
+        self._choosing = True
+        try:
+            while followed != self._choices:
+                followed = self._choices
+                failure = self._see_to_files()
+                self._doubt()
+                self.post((events.WishesChanged(self.content.priorities()),))
+                if failure is not None:
+                    self.post((events.StorageFailed(failure),))
+        finally:
+            self._choosing = False
+
+    def _see_to_files(self) -> StorageError | None:
+        """Where the files are out of reach, or are not to be made yet, that is done when they are needed."""
+        self.content.doubt_files()
+        if self._unopened or self.content.failure is not None:
+            return None
+        try:
+            if self.content.record.stopped:
+                self.content.rearrange()
+            else:
+                self.content.prepare()
+        except StorageError as error:
+            return error
+        return None
+
     def settings_changed(self) -> None:
         """The configuration was reloaded."""
         if self.rest is not None:
@@ -618,12 +683,7 @@ class Torrent:
         if state in {"stopped", "failed"}:
             self.content.release_files()
         record = self.content.record
-        if (
-            state == "stopped"
-            and core.have.complete
-            and not record.seed_after_download
-            and not record.stopped
-        ):
+        if state == "stopped" and core.satisfied and not record.seed_after_download and not record.stopped:
             self.content.update(stopped=True)  # it stopped by itself, and stays so after a restart
 
     def _show(self, state: events.State, failure: StorageError | None) -> bool:
@@ -646,10 +706,11 @@ class Torrent:
         return True
 
     def became_complete(self, facts: dict[str, Any]) -> None:
-        """The content is whole: remember when and how, and drop what only a download needs."""
+        """All that is wanted is here: remember when and how, and drop what only a download needs."""
         self.content.last_download = facts
         self.content.update(completed_at=time.time())
-        self.content.forget_hashes()
+        if facts["whole"]:
+            self.content.forget_hashes()
         self._log.info(
             "completed", **{key: value for key, value in facts.items() if not isinstance(value, list)}
         )

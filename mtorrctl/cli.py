@@ -35,6 +35,7 @@ FAMILIES: dict[str, dict[str, str]] = {
         "resume": "changes:resume",
         "verify": "changes:verify",
         "reannounce": "changes:reannounce",
+        "order": "changes:order",
         "limit": "changes:limit",
         "move": "changes:move",
         "remove": "changes:remove",

@@ -108,6 +108,7 @@ MAP: dict[str, set[str]] = {
 TOGETHER = {
     "session": (
         "changes",
+        "choosing",
         "content",
         "facilities",
         "giving",

@@ -77,6 +77,10 @@ MIGRATIONS = (
     ALTER TABLE torrents ADD COLUMN super_seed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE magnets ADD COLUMN super_seed INTEGER NOT NULL DEFAULT 0
     """,
+    """
+    ALTER TABLE torrents ADD COLUMN selection BLOB NOT NULL DEFAULT X'';
+    ALTER TABLE magnets ADD COLUMN selection TEXT NOT NULL DEFAULT '';
+    """,
 )
 
 _CAUSES = {

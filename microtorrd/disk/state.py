@@ -48,6 +48,7 @@ class TorrentRecord:
     wait_seeders: int = 0
     wait_leechers: int = 0
     sequential: bool = False
+    selection: bytes = b""  # a mark for each file (`proto/selection.py`); empty: all are `normal`
     seed_after_download: bool = True
     super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
     seed_only: bool = False  # the operator brought the data along: never write to it
@@ -81,6 +82,7 @@ class MagnetRecord:
     wait_seeders: int = 0
     wait_leechers: int = 0
     sequential: bool = False
+    selection: str = ""  # which files are wanted, as JSON text (`choosing.py`); empty: all
     seed_after_download: bool = True
     super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
     down_limit: int = 0

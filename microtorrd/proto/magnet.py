@@ -4,8 +4,8 @@ Understood are `xt=urn:btih:` (40 hexadecimal digits or 32 of base32), `xt=urn:m
 the SHA-1 of the whole content, by which MicroTorr names its swarms; beside the other id it is written as
 `x.mtid=`, because rTorrent refuses a link with two `xt`), `dn` (a name), `tr` (a tracker), `ws` (a web seed)
 and `x.pe` (a peer). All but the ids may stand there several times, with a number behind a dot or without.
-Other parameters are passed over, as every client does; so is `so` (BEP 53), because files cannot be chosen
-here. Whatever the text, nothing but InvalidParams comes out, whose `data["key"]` is the one at fault.
+`so` chooses files by their numbers (BEP 53). Other parameters are passed over, as every client does. Whatever
+the text, nothing but InvalidParams comes out, whose `data["key"]` is the one at fault.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote_plus, unquote_to_bytes
 
 from microtorrd.errors import InvalidMetainfo, InvalidParams
 from microtorrd.proto.fields import url
+from microtorrd.proto.selection import Range, parse_ranges
 
 #: A link with fifty trackers has 4,000 characters.
 MAX_CHARACTERS = 65536
@@ -43,6 +44,7 @@ class Magnet:
     trackers: tuple[str, ...] = ()
     web_seeds: tuple[str, ...] = ()
     peers: tuple[tuple[str, int], ...] = ()  # a host's name or numeric address, and its port
+    files: tuple[Range, ...] = ()  # first and last numbers of the files that are wanted; empty: all
 
     @property
     def swarm_id(self) -> bytes:
@@ -76,7 +78,15 @@ def parse_magnet(link: str) -> Magnet:
     given = [part.partition("=") for part in query.split("&") if part]
     if len(given) > MAX_PARAMETERS:
         raise _invalid("magnet", f"{len(given)} parameters, where at most {MAX_PARAMETERS} are allowed")
-    values: dict[str, list[str]] = {"xt": [], "x.mtid": [], "dn": [], "tr": [], "ws": [], "x.pe": []}
+    values: dict[str, list[str]] = {
+        "xt": [],
+        "x.mtid": [],
+        "dn": [],
+        "tr": [],
+        "ws": [],
+        "x.pe": [],
+        "so": [],
+    }
     for key, _, value in given:
         name = key.lower()
         numbered = _NUMBERED.fullmatch(name)
@@ -96,6 +106,7 @@ def parse_magnet(link: str) -> Magnet:
         trackers=_urls("tr", values["tr"]),
         web_seeds=_urls("ws", values["ws"]),
         peers=_peers(values["x.pe"]),
+        files=_ranges(values["so"]),
     )
 
 
@@ -114,6 +125,9 @@ def format_magnet(magnet: Magnet) -> str:
     parts += [f"ws={_quoted(seed)}" for seed in magnet.web_seeds]
     for host, port in magnet.peers:
         parts.append(f"x.pe=[{host}]:{port}" if ":" in host else f"x.pe={host}:{port}")
+    if magnet.files:
+        words = (f"{first}-{last}" if first != last else str(first) for first, last in magnet.files)
+        parts.append(f"so={','.join(words)}")
     return "magnet:?" + "&".join(parts)
 
 
@@ -177,6 +191,17 @@ def _peers(values: list[str]) -> tuple[tuple[str, int], ...]:
             raise _invalid("x.pe", "a peer is written as HOST:PORT or [IPv6 address]:PORT")
         found[match[1] or match[2], int(match[3])] = None
     _bound("x.pe", len(found))
+    return tuple(found)
+
+
+def _ranges(values: list[str]) -> tuple[Range, ...]:
+    found: list[Range] = []
+    for value in values:
+        ranges = parse_ranges(_text("so", value))
+        if ranges is None or any(first > last for first, last in ranges):
+            raise _invalid("so", "files are written as numbers from 0 and ranges of them: 0,2,4-6")
+        found += ranges
+    _bound("so", len(found))
     return tuple(found)
 
 

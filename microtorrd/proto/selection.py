@@ -12,10 +12,11 @@ it. What names a directory means all that is below it. Upper and lower case diff
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fnmatch import translate
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from microtorrd.errors import InvalidParams
 from microtorrd.proto.geometry import Geometry
@@ -42,6 +43,25 @@ MAX_DIGITS = 9
 _RANGES = re.compile(
     rf"\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?(,\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?)*"
 )
+
+
+class Choice(NamedTuple):
+    """Which files of a torrent are wanted when it is added."""
+
+    only: tuple[str, ...] = ()  # these and no others; empty: all
+    priorities: tuple[tuple[Priority, tuple[str, ...]], ...] = ()  # after that, one after the other
+
+    @classmethod
+    def from_json(cls, text: str) -> Choice:
+        """As it is on record."""
+        if not text:
+            return cls()
+        only, priorities = json.loads(text)
+        return cls(tuple(only), tuple((name, tuple(words)) for name, words in priorities))
+
+    def to_json(self) -> str:
+        """To be put on record; empty where nothing was chosen."""
+        return json.dumps([self.only, self.priorities]) if self.only or self.priorities else ""
 
 
 def is_wanted(mark: int) -> bool:
@@ -86,17 +106,12 @@ def find_files(words: Iterable[str], entries: Sequence[FileEntry]) -> list[int]:
     return sorted(number for number in found if not entries[number].is_padding)
 
 
-def choose(
-    entries: Sequence[FileEntry],
-    only: Sequence[str],
-    priorities: Sequence[tuple[Priority, Sequence[str]]],
-) -> bytes:
-    """The marks of a torrent's files: where `only` names some, those and no others; then these priorities,
-    one after the other. Empty where everything is `normal`. InvalidParams."""
-    marks = bytearray([OFF if only else NORMAL]) * len(entries)
-    for number in find_files(only, entries):
+def choose(entries: Sequence[FileEntry], choice: Choice) -> bytes:
+    """The marks of a torrent's files. Empty where everything is `normal`. InvalidParams."""
+    marks = bytearray([OFF if choice.only else NORMAL]) * len(entries)
+    for number in find_files(choice.only, entries):
         marks[number] = NORMAL
-    for priority, words in priorities:
+    for priority, words in choice.priorities:
         for number in find_files(words, entries):
             marks[number] = MARKS[priority]
     return plain(marks, entries)

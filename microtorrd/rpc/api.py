@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from microtorrd.proto.selection import Choice, Priority
+
 Note = dict[str, Any]
 Row = dict[str, Any]
 
@@ -52,6 +54,7 @@ class SessionApi(Protocol):
         up: int,
         label: str,
         sequential: bool,
+        choice: Choice,
         seed_after_download: bool | None,
         super_seed: bool | None,
     ) -> Row: ...
@@ -68,6 +71,7 @@ class SessionApi(Protocol):
         up: int,
         label: str,
         sequential: bool,
+        choice: Choice,
         seed_after_download: bool | None,
         super_seed: bool | None,
     ) -> Row: ...
@@ -91,6 +95,10 @@ class SessionApi(Protocol):
     def remove(self, id: str, data: bool) -> dict[str, Any]: ...
 
     def move(self, id: str, save_to: str) -> dict[str, Any]: ...
+
+    def select(self, id: str, files: Sequence[str], priority: Priority) -> dict[str, Any]: ...
+
+    def order(self, id: str, sequential: bool) -> dict[str, Any]: ...
 
     def reannounce(self, id: str) -> dict[str, Any]: ...
 

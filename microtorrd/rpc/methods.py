@@ -27,6 +27,7 @@ from microtorrd.errors import (
     NotFound,
 )
 from microtorrd.proto.jsonrpc import METHOD_NOT_FOUND, RpcError, decode_params
+from microtorrd.proto.selection import Choice
 from microtorrd.rpc import params as p
 from microtorrd.rpc import results as r
 from microtorrd.rpc.api import Caller, Note, Row, Services
@@ -150,9 +151,17 @@ def _add(services: Services, params: p.Add, caller: Caller) -> Row:
         up=params.up,
         label=params.label,
         sequential=params.sequential,
+        choice=_choice(params),
         seed_after_download=params.seed_after_download,
         super_seed=params.super_seed,
     )
+
+
+def _choice(params: p.Add) -> Choice:
+    if params.seed_path is not None and (params.files or params.priorities):
+        raise InvalidParams("seed_path and files exclude each other: all of it is there", parameter="files")
+    priorities = tuple((priority, tuple(files)) for priority, files in params.priorities.items())
+    return Choice(tuple(params.files), priorities)
 
 
 def _add_magnet(services: Services, params: p.Add) -> Row:
@@ -169,6 +178,7 @@ def _add_magnet(services: Services, params: p.Add) -> Row:
         up=params.up,
         label=params.label,
         sequential=params.sequential,
+        choice=_choice(params),
         seed_after_download=params.seed_after_download,
         super_seed=params.super_seed,
     )
@@ -220,6 +230,14 @@ def _remove(services: Services, params: p.Remove, caller: Caller) -> dict[str, A
 
 def _move(services: Services, params: p.Move, caller: Caller) -> dict[str, Any]:
     return services.session.move(params.id, params.save_to)
+
+
+def _select(services: Services, params: p.Select, caller: Caller) -> dict[str, Any]:
+    return services.session.select(params.id, params.files, params.priority)
+
+
+def _order(services: Services, params: p.Order, caller: Caller) -> dict[str, Any]:
+    return services.session.order(params.id, params.sequential)
 
 
 def _reannounce(services: Services, params: p.One, caller: Caller) -> dict[str, Any]:
@@ -406,6 +424,24 @@ _ROWS = (
         r.MagnetLink,
         _magnet,
         errors=(NotFound,),
+    ),
+    Method(
+        "torrent.select",
+        "Want some of its files more, less or not at all.",
+        p.Select,
+        r.Torrents,
+        _select,
+        changes=True,
+        errors=(NotFound, NotAllowed),
+    ),
+    Method(
+        "torrent.order",
+        "Fetch its pieces in their order, or the rarest first.",
+        p.Order,
+        r.Torrents,
+        _order,
+        changes=True,
+        errors=(NotFound, NotAllowed),
     ),
     Method("torrent.peers", "Its connected peers.", p.One, r.Peers, _peers, errors=(NotFound,)),
     Method("torrent.files", "Its files, and how far each is.", p.One, r.Files, _files, errors=(NotFound,)),

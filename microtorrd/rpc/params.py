@@ -6,7 +6,7 @@ it. Paths are absolute because the daemon has no idea where its caller stands.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
@@ -28,6 +28,14 @@ Rate = Annotated[int, Meta(ge=0, le=1 << 50)]
 NewRate = Annotated[
     Rate | None, Meta(extra_json_schema={"$comment": "bytes a second; 0: none; null: as it is"})
 ]
+Files = Annotated[
+    list[Annotated[str, Meta(min_length=1, max_length=4096)]],
+    Meta(
+        max_length=1000,
+        description="Files, each word a list of numbers from 0 (`0,2,4-6`), a path, or a pattern (`*.iso`).",
+    ),
+]
+Priority = Literal["off", "low", "normal", "high"]
 Count = Annotated[int, Meta(ge=0, le=100_000)]
 
 
@@ -62,6 +70,13 @@ class Add(Struct, kw_only=True, forbid_unknown_fields=True):
     up: Annotated[Rate, Meta(description="Upload limit in bytes a second; 0: none.")] = 0
     label: Annotated[str, Meta(max_length=200, description="A word of the operator's own.")] = ""
     sequential: Annotated[bool, Meta(description="Fetch the pieces in their order.")] = False
+    files: Annotated[
+        Files, Meta(description="Fetch these files and no others, named as in `torrent.select`; none: all.")
+    ] = []
+    priorities: Annotated[
+        dict[Priority, Files],
+        Meta(description="After that, the files of each priority: `off`, `low`, `normal`, `high`."),
+    ] = {}
     seed_after_download: Annotated[
         bool | None, Meta(description="Seed when it is whole, or stop; null: as the daemon is configured.")
     ] = None
@@ -104,6 +119,21 @@ class Seed(Struct, kw_only=True, forbid_unknown_fields=True):
         bool | None,
         Meta(description="Show each peer a few pieces at a time (BEP 16), or everything; null: as it is."),
     ] = None
+
+
+class Select(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Files of one torrent, and how much they are wanted."""
+
+    id: Id
+    files: Annotated[Files, Meta(min_length=1)]
+    priority: Annotated[Priority, Meta(description="`off`: not at all.")]
+
+
+class Order(Struct, kw_only=True, forbid_unknown_fields=True):
+    """In which order pieces are fetched."""
+
+    id: Id
+    sequential: Annotated[bool, Meta(description="In their order; false: the rarest first.")]
 
 
 class Remove(Struct, kw_only=True, forbid_unknown_fields=True):

@@ -36,7 +36,10 @@ class Torrent(TypedDict):
     state: State
     progress: Share
     size_bytes: int
-    done_bytes: int
+    wanted_bytes: Annotated[
+        int, Meta(description="of the pieces that are wanted: size_bytes where all files are")
+    ]
+    done_bytes: Annotated[int, Meta(description="of the wanted pieces")]
     down_bytes_per_s: float
     up_bytes_per_s: float
     peers: int
@@ -52,6 +55,7 @@ class Torrent(TypedDict):
     piece_length: int
     piece_count: int
     completed_at: str | None
+    sequential: Annotated[bool, Meta(description="its pieces are fetched in their order")]
     checked: Annotated[Share | None, Meta(description="how far a running check is; null: none runs")]
 
 
@@ -156,10 +160,15 @@ class Peers(TypedDict):
 class File(TypedDict):
     """One file of a torrent."""
 
+    index: Annotated[int, Meta(description="its number, from 0; padding has numbers too, and is left out")]
     path: Annotated[str, Meta(description="relative to the directory where the torrent is saved")]
     size_bytes: int
     done_bytes: int
     progress: Share
+    priority: Literal["off", "low", "normal", "high"]
+    attributes: Annotated[
+        str, Meta(description="x: executable, h: hidden, l: a symbolic link, which is not made; empty: none")
+    ]
 
 
 class Files(TypedDict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,7 @@ from microtorrd.errors import InvalidMetainfo
 from mtorrctl import render
 from mtorrctl.commands.common import (
     PATH,
+    PRIORITIES,
     RATE,
     TIME,
     absolute,
@@ -24,6 +25,27 @@ from mtorrctl.commands.common import (
 from mtorrctl.exits import WrongUsage
 from mtorrctl.sources import check_magnet, is_magnet, read_metainfo, unfit
 from mtorrctl.waiting import wait_until_whole
+
+if TYPE_CHECKING:
+    _ParamType = click.ParamType[Any]
+else:
+    _ParamType = click.ParamType  # older releases of click have no parameter here
+
+
+class FilesOfPriority(_ParamType):
+    """`PRIORITY=FILES` as a pair."""
+
+    name = "priority"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The priority and the files."""
+        if not isinstance(value, str):
+            return value
+        priority, mark, files = value.partition("=")
+        if priority not in PRIORITIES or not mark or not files:
+            self.fail(f"{value!r} is not PRIORITY=FILES, with off, low, normal or high first", param, ctx)
+        return priority, files
+
 
 _COUNT = click.IntRange(0, 100_000)
 
@@ -52,6 +74,21 @@ _COUNT = click.IntRange(0, 100_000)
 @click.option("--label", default="", metavar="WORD", help="A word of your own, shown by list --json.")
 @click.option("--sequential", is_flag=True, help="Fetch the pieces in their order.")
 @click.option(
+    "--files",
+    "only",
+    multiple=True,
+    metavar="FILES",
+    help="Fetch only these, by number or pattern, as `0,2,4-6` or `*.iso`; repeatable.",
+)
+@click.option(
+    "--priority",
+    "priorities",
+    type=FilesOfPriority(),
+    multiple=True,
+    metavar="PRIORITY=FILES",
+    help="off, low, normal or high, as `high=*.nfo`; repeatable.",
+)
+@click.option(
     "--seed-after/--stop-after",
     "seed_after",
     default=None,
@@ -79,6 +116,8 @@ def add(
     up: int,
     label: str,
     sequential: bool,
+    only: tuple[str, ...],
+    priorities: tuple[tuple[str, str], ...],
     seed_after: bool | None,
     super_seed: bool | None,
     as_json: bool,
@@ -92,7 +131,13 @@ def add(
 
     Of a magnet link (in quotes, for the shell) the torrent is `resolving` until a peer has handed over what a
     file would say. It is found through the trackers (tr) and peers (x.pe) in the link, by the info_hash
-    (xt=urn:btih:) or the id of the content (xt=urn:mtid:). A choice of files (so) is not heeded.
+    (xt=urn:btih:) or the id of the content (xt=urn:mtid:). Where it chooses files (so=) these are fetched and
+    no others, unless you choose yourself.
+
+    FILES are numbers from 0, as `files` and `show` have them, and ranges of them, or patterns for paths: `*`
+    and `?` stand for anything, what names a directory means all that is in it. What matches nothing is an
+    error. Files that are not wanted are not made; of a piece that they share with others, their part is kept
+    in a hidden directory. `mtorrctl files --set` changes the choice later.
 
     With --json it prints an object a line for each torrent: the keys of `list`.
 
@@ -102,6 +147,7 @@ def add(
       mtorrctl add https://example.org/data.torrent --save-to . --wait
       mtorrctl add data.mtorrent --seed /srv/data
       mtorrctl add 'magnet:?xt=urn:btih:...' --wait
+      mtorrctl add album.torrent --files '*.flac' --priority high=0
     """
     if wait and paused:
         raise WrongUsage("--wait and --paused exclude each other: it would wait for ever")
@@ -113,6 +159,8 @@ def add(
         raise WrongUsage("--seed needs the .mtorrent or .torrent file, and a magnet link is none")
     if seed_path is not None and len(sources) > 1:
         raise WrongUsage("--seed names the data of one torrent, and there are several")
+    if seed_path is not None and (only or priorities):
+        raise WrongUsage("--seed and a choice of files exclude each other: all of the data is there")
     options = {
         "save_to": None if save_to is None else absolute(save_to),
         "seed_path": None if seed_path is None else absolute(seed_path),
@@ -123,6 +171,8 @@ def add(
         "up": up,
         "label": label,
         "sequential": sequential,
+        "files": list(only),
+        "priorities": _by_priority(priorities),
         "seed_after_download": seed_after,
         "super_seed": super_seed,
     }
@@ -151,6 +201,13 @@ def add(
         # All are on their way before the first is waited for.
         errors += each(rows, await_whole)
     finish(errors, len(sources))
+
+
+def _by_priority(given: tuple[tuple[str, str], ...]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for priority, files in given:
+        found.setdefault(priority, []).append(files)
+    return found
 
 
 def _tell_added(row: dict[str, Any], *, as_json: bool) -> None:

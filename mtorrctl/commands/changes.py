@@ -111,6 +111,26 @@ def move(id: str, directory: str, as_json: bool, socket: str | None) -> None:
         tell(f"moving {render.clean(row['name'])} to {render.clean(target)}")
 
 
+@click.command(short_help="In which order pieces are fetched.")
+@id_argument()
+@click.argument("order", type=click.Choice(["sequential", "rarest"]))
+@json_option
+@socket_option
+def order(id: str, order: str, as_json: bool, socket: str | None) -> None:
+    """Let a torrent fetch its pieces in their order, to be used while they come, or the rarest first.
+
+    The rarest first is better for everybody, and what there is without this. Priorities of files go before
+    either.
+
+    \b
+    Examples:
+      mtorrctl order film sequential
+      mtorrctl order all rarest
+    """
+    params = {"sequential": order == "sequential"}
+    finish(act_on_each(socket, (id,), "torrent.order", params, done=order, as_json=as_json))
+
+
 @click.command(short_help="Show or set limits, of all or of one torrent.")
 @id_argument(required=False)
 @click.option("--down", type=RATE, metavar="RATE", help="Download limit, as `3 MB/s`; `none` lifts it.")

@@ -123,6 +123,10 @@ def id_argument(name: str = "id", **more: Any) -> Callable[[Command], Command]:
     return click.argument(name, shell_complete=_complete_ids, **{**metavar, **more})
 
 
+#: How much a file can be wanted.
+PRIORITIES = ("off", "low", "normal", "high")
+
+
 def absolute(directory: str) -> str:
     """The path as the daemon needs it: absolute, from where the user stands."""
     return os.path.abspath(os.path.expanduser(directory))

@@ -68,7 +68,7 @@ def show(file: str, as_json: bool) -> None:
 
     With --json it prints an object: name, size_bytes, piece_length, piece_count, info_hash, id_hash, private,
     trackers (a list of tiers), web_seeds, comment, created_by, creation_date, dialect (microtorr, bittorrent,
-    original), is_single_file, files (path and size_bytes).
+    original), is_single_file, files (index, path, size_bytes, attributes, link). Padding is left out of them.
 
     \b
     Example:
@@ -104,9 +104,14 @@ def show(file: str, as_json: bool) -> None:
     tell(render.table(_FILES, facts["files"]))
 
 
+def _path(row: render.Row) -> str:
+    return f"{row['path']} -> {row['link']}" if row["link"] else str(row["path"])
+
+
 _FILES = (
+    render.Column("#", lambda row: str(row["index"]), right=True),
     render.Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True),
-    render.Column("PATH", lambda row: row["path"]),
+    render.Column("PATH", _path),
 )
 
 
@@ -128,8 +133,14 @@ def describe(found: Metainfo) -> dict[str, Any]:
         "dialect": found.dialect,
         "is_single_file": found.is_single_file,
         "files": [
-            {"path": "/".join(entry.path), "size_bytes": entry.length}
-            for entry in found.files
+            {
+                "index": index,
+                "path": "/".join(entry.path),
+                "size_bytes": entry.length,
+                "attributes": entry.attributes,
+                "link": "/".join(entry.link) or None,
+            }
+            for index, entry in enumerate(found.files)
             if not entry.is_padding
         ],
     }

@@ -9,6 +9,7 @@ import click
 
 from mtorrctl import render
 from mtorrctl.commands.common import (
+    PRIORITIES,
     id_argument,
     json_option,
     open_client,
@@ -69,9 +70,10 @@ def list_torrents(
     An ID is a name, four or more hexadecimal digits that an id begins with, or `all`.
 
     With --json it prints a list of objects: name, info_hash, id_hash, state (stopped, checking, resolving,
-    waiting, downloading, seeding, failed), progress (0 to 1), size_bytes, done_bytes, down_bytes_per_s,
-    up_bytes_per_s, peers, seeders, eta_s, save_to, label, error (null, or cause, path and message), added_at,
-    uploaded_bytes, downloaded_bytes, ratio, piece_length, piece_count, completed_at, checked.
+    waiting, downloading, seeding, failed), progress (0 to 1), size_bytes, wanted_bytes, done_bytes,
+    down_bytes_per_s, up_bytes_per_s, peers, seeders, eta_s, save_to, label, error (null, or cause, path and
+    message), added_at, uploaded_bytes, downloaded_bytes, ratio, piece_length, piece_count, completed_at,
+    sequential, checked.
 
     With --since it prints one object instead, for programs that look often: torrents (those that changed),
     removed (a list of info_hash), token (for the next time), and full: true when these are all torrents, and
@@ -106,6 +108,7 @@ _HEAD = (
     "progress",
     "checked",
     "size_bytes",
+    "wanted_bytes",
     "done_bytes",
     "eta_s",
     "down_bytes_per_s",
@@ -210,22 +213,64 @@ def peers(id: str, as_json: bool, socket: str | None) -> None:
     _show_table(socket, "peers", id, columns=PEER_COLUMNS, as_json=as_json, nothing="no peer is connected")
 
 
+#: What stands for the attributes of a file.
+_ATTRIBUTES = {"x": "executable", "h": "hidden", "l": "link"}
+
+
+def _priority(row: Row) -> render.Color | None:
+    colors: dict[str, render.Color] = {"off": "dim", "low": "dim", "high": "green"}
+    return colors.get(row.get("priority", ""))
+
+
+def _kind(row: Row) -> str:
+    return ", ".join(word for letter, word in _ATTRIBUTES.items() if letter in row.get("attributes", ""))
+
+
 FILE_COLUMNS = (
+    Column("#", lambda row: str(row["index"]), right=True),
+    Column("PRIORITY", lambda row: row["priority"], color=_priority),
     Column("DONE", lambda row: render.percent(row.get("progress")), right=True),
     Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True),
     Column("PATH", lambda row: row["path"]),
+    Column("", _kind),
 )
 
 
-@click.command(short_help="The files of a torrent.")
+@click.command(short_help="The files of a torrent; how much each is wanted.")
 @id_argument()
+@click.argument("names", metavar="[FILES]...", nargs=-1)
+@click.option(
+    "--set",
+    "priority",
+    type=click.Choice(PRIORITIES),
+    help="Want these FILES so much; `off`: not at all.",
+)
 @json_option
 @socket_option
-def files(id: str, as_json: bool, socket: str | None) -> None:
-    """Show the files of a torrent and how much of each is there.
+def files(id: str, names: tuple[str, ...], priority: str | None, as_json: bool, socket: str | None) -> None:
+    """Show the files of a torrent and how much of each is there, or choose among them with --set.
 
-    With --json it prints a list of objects: path, size_bytes, done_bytes, progress.
+    FILES are their numbers, also as lists and ranges (`0,2,4-6`), or patterns for their paths (`*.iso`,
+    `extras`, `disc 1/*`). What matches nothing is an error, and nothing is changed then.
+
+    A file that is `off` is not fetched; if it is here whole it stays, else what is here of it is put aside
+    in a hidden directory, and comes back when it is wanted again. Pieces of files that are `high` come first,
+    those of `low` ones last. When all that is wanted is here the torrent is seeding.
+
+    With --json it prints a list of objects: index, path, size_bytes, done_bytes, progress, priority,
+    attributes.
+
+    \b
+    Examples:
+      mtorrctl files album
+      mtorrctl files album --set off '*.jpg' '*.nfo'
+      mtorrctl files album --set high 3-5
     """
+    if bool(names) != (priority is not None):
+        raise WrongUsage("--set and FILES go together", "as in: mtorrctl files ID --set off '*.jpg'")
+    if priority is not None:
+        with open_client(socket) as client:
+            client.call("torrent.select", id=id, files=list(names), priority=priority)
     _show_table(socket, "files", id, columns=FILE_COLUMNS, as_json=as_json, nothing="there are no files")
 
 

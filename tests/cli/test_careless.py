@@ -29,6 +29,11 @@ USAGE: list[list[str]] = [
     ["move", "ubuntu.iso"],
     ["move", "ubuntu.iso", "/tmp", "/var"],
     ["limit", "--down"],
+    ["order", "ubuntu.iso", "first"],
+    ["files", "ubuntu.iso", "0"],
+    ["files", "ubuntu.iso", "--set", "off"],
+    ["files", "ubuntu.iso", "--set", "never", "0"],
+    ["add", "x.torrent", "--priority", "high"],
     *(
         ["limit", "--down", text]
         for text in ("", " ", "fast", "-1", "1e9 B", "3M", "1 Mb/s", "9" * 40, "NaN", "∞")
@@ -116,6 +121,8 @@ NOT_FOUND: list[list[str]] = [
     ),
     ["move", "nobody", "/srv"],
     ["limit", "nobody", "--up", "none"],
+    ["order", "nobody", "rarest"],
+    ["files", "nobody", "--set", "off", "0"],
     ["seed", "nobody"],
     ["pause", "nobody", "nothing"],
 ]

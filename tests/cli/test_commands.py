@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from microtorrd.errors import ConfigError
+from microtorrd.proto.selection import Choice
 from microtorrd.rpc import results
 from mtorrctl.cli import COMMANDS
 from tests.cli.program import PROGRAM, Shell
@@ -71,7 +72,15 @@ def test_every_command_has_help_that_says_something(lone_shell: Shell) -> None:
         assert ran.out.startswith(f"Usage: mtorrctl {name}")
         assert len(ran.out.splitlines()) >= 6, name
         text, _, options = ran.out.partition("Options:")
-        if "--json" in options and name not in ("pause", "resume", "verify", "reannounce", "remove", "move"):
+        if "--json" in options and name not in (
+            "pause",
+            "resume",
+            "verify",
+            "reannounce",
+            "remove",
+            "move",
+            "order",
+        ):
             assert "ith --json" in text, name
 
 
@@ -254,6 +263,20 @@ def test_limits(stocked: Shell, house: House) -> None:
         assert ran.code == 2, nonsense
 
 
+def test_files_are_chosen_and_shown(stocked: Shell, house: House) -> None:
+    ran = stocked.run("files", "ubuntu.iso", "--set", "high", "0", "*.iso")
+    assert (ran.code, house.session.calls[-2]) == (0, ("select", "ubuntu.iso", [0], "high"))
+    assert "PRIORITY" in ran.out
+    wrong = stocked.run("files", "ubuntu.iso", "--set", "off", "7")
+    assert wrong.code == 2 and "there is no file 7" in wrong.err
+
+
+def test_the_order_of_pieces_is_chosen(stocked: Shell) -> None:
+    assert stocked.run("order", "ubuntu.iso", "sequential").out == "sequential ubuntu.iso\n"
+    rows = stocked.run("list", "--json").json
+    assert [row["sequential"] for row in rows if row["name"] == "ubuntu.iso"] == [True]
+
+
 # ------------------------------------------------------------------------------------------------- adding
 
 
@@ -262,17 +285,8 @@ def test_add_sends_the_file_and_the_options(shell: Shell, house: House) -> None:
         "add",
         file_of(shell),
         *("--save-to", "down", "--paused", "--wait-seeders", "2", "--wait-leechers", "1"),
-        *(
-            "--down",
-            "1 MB/s",
-            "--up",
-            "none",
-            "--label",
-            "os",
-            "--sequential",
-            "--stop-after",
-            "--super-seed",
-        ),
+        *("--down", "1 MB/s", "--up", "none", "--label", "os", "--sequential", "--stop-after"),
+        *("--files", "*.iso", "--files", "0", "--priority", "high=0", "--priority", "high=1", "--super-seed"),
     )
     assert (ran.code, ran.out) == (0, f"stopped ubuntu.iso in {shell.directory}/down\n")
     assert house.session.added == [
@@ -286,6 +300,7 @@ def test_add_sends_the_file_and_the_options(shell: Shell, house: House) -> None:
             "up": 0,
             "label": "os",
             "sequential": True,
+            "choice": Choice(("*.iso", "0"), (("high", ("0", "1")),)),
             "seed_after_download": False,
             "super_seed": True,
         }

@@ -164,7 +164,13 @@ def test_show_for_people_and_programs(lone_shell: Shell, content: Path) -> None:
     facts = lone_shell.run("show", "data set.mtorrent", "--json").json
     assert facts["creation_date"] == datetime.fromtimestamp(0, UTC).isoformat().replace("+00:00", "Z")
     assert facts["trackers"] == [["http://a.example/announce"]]
-    assert facts["files"][0] == {"path": "data set/deep/er/Ωμέγα", "size_bytes": 200_000}
+    assert facts["files"][0] == {
+        "index": 0,
+        "path": "data set/deep/er/Ωμέγα",
+        "size_bytes": 200_000,
+        "attributes": "",
+        "link": None,
+    }
     raw = (lone_shell.directory / "data set.mtorrent").read_bytes()
     assert lone_shell.run("show", "-", "--json", stdin=raw).json == facts
 

@@ -16,6 +16,7 @@ from microtorrd.notes import NoteBoard, Subscription
 from microtorrd.proto import metainfo
 from microtorrd.proto.magnet import Magnet, format_magnet, parse_magnet
 from microtorrd.proto.metainfo import FileEntry, Metainfo
+from microtorrd.proto.selection import Priority, find_files
 from microtorrd.rpc.api import DaemonApi, Row, Services, SessionApi
 
 #: The class below has a method called `list`.
@@ -74,6 +75,7 @@ class FakeSession:
             "state": state,
             "progress": done / what.length if what.length else 1.0,
             "size_bytes": what.length,
+            "wanted_bytes": what.length,
             "done_bytes": done,
             "down_bytes_per_s": 0,
             "up_bytes_per_s": 0,
@@ -90,6 +92,7 @@ class FakeSession:
             "piece_length": what.piece_length,
             "piece_count": what.piece_count,
             "completed_at": None,
+            "sequential": options.get("sequential", False),
             "checked": None,
         }
         self.rows[key] = row
@@ -180,6 +183,16 @@ class FakeSession:
             row["save_to"] = save_to
         return self._change("move", id, None)
 
+    def select(self, id: str, files: Sequence[str], priority: Priority) -> dict[str, Any]:
+        numbers = find_files(files, self.parsed[self._one(id)["info_hash"]].files)
+        self.calls.append(("select", id, numbers, priority))
+        return self._change("select", id, None)
+
+    def order(self, id: str, sequential: bool) -> dict[str, Any]:
+        for row in self.find(id):
+            row["sequential"] = sequential
+        return self._change("order", id, None)
+
     def reannounce(self, id: str) -> dict[str, Any]:
         return self._change("reannounce", id, None)
 
@@ -203,8 +216,16 @@ class FakeSession:
     def files(self, id: str) -> Rows:
         what = self.parsed[self._one(id)["info_hash"]]
         return [
-            {"path": "/".join(entry.path), "size_bytes": entry.length, "done_bytes": 0, "progress": 0.0}
-            for entry in what.files
+            {
+                "index": index,
+                "path": "/".join(entry.path),
+                "size_bytes": entry.length,
+                "done_bytes": 0,
+                "progress": 0.0,
+                "priority": "normal",
+                "attributes": "",
+            }
+            for index, entry in enumerate(what.files)
         ]
 
     def trackers(self, id: str) -> Rows:

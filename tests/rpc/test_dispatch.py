@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 import microtorrd
 from microtorrd.errors import Busy, ConfigError, NotAllowed
 from microtorrd.proto import jsonrpc
+from microtorrd.proto.selection import Choice
 from microtorrd.rpc.api import Caller, Note, Subscription
 from microtorrd.rpc.dispatch import Dispatcher
 from microtorrd.rpc.methods import METHODS, NOTE_KINDS, QUIET_KINDS
@@ -85,6 +86,7 @@ def desk() -> Desk:
 
 def test_every_method_of_the_specification_is_there() -> None:
     verbs = "add list show pause resume seed verify remove move limit peers files trackers reannounce magnet"
+    verbs += " select order"
     named = {f"torrent.{verb}" for verb in verbs.split()}
     named |= {"session.stats", "session.limit", "daemon.version", "daemon.reload", "daemon.shutdown"}
     named |= {"daemon.ping", "events.subscribe", "rpc.discover"}
@@ -107,6 +109,8 @@ CALLS: dict[str, dict[str, Any]] = {
     "torrent.trackers": {"id": "ubuntu.iso"},
     "torrent.reannounce": {"id": "ubuntu.iso"},
     "torrent.magnet": {"id": "ubuntu.iso"},
+    "torrent.select": {"id": "ubuntu.iso", "files": ["0"], "priority": "high"},
+    "torrent.order": {"id": "ubuntu.iso", "sequential": True},
     "session.stats": {},
     "session.limit": {"up": 7},
     "daemon.version": {},
@@ -192,8 +196,10 @@ def test_add_hands_everything_on(desk: Desk) -> None:
         "seed_after_download": False,
         "super_seed": True,
     }
-    row = desk.ok("torrent.add", metainfo=mtorrent("new"), **options)
-    assert desk.session.added[-1] == options
+    chosen = {"files": ["*.iso"], "priorities": {"high": ["0", "1-2"], "off": ["x"]}}
+    row = desk.ok("torrent.add", metainfo=mtorrent("new"), **options, **chosen)
+    choice = Choice(("*.iso",), (("high", ("0", "1-2")), ("off", ("x",))))
+    assert desk.session.added[-1] == {**options, "choice": choice}
     assert (row["name"], row["state"], row["save_to"]) == ("new", "stopped", "/srv/x")
 
 
@@ -371,7 +377,11 @@ def test_every_changing_call_is_logged_with_its_caller(desk: Desk, log_lines: Lo
     calls = [line for line in log_lines() if line["event"] == "rpc_call"]
     added, paused, listed = calls
     assert (added["uid"], added["gid"], added["pid"], added["level"]) == (22, 33, 11, "info")
-    assert (added["method"], added["outcome"], added["params"]) == ("torrent.add", "ok", {"label": "os"})
+    assert (added["method"], added["outcome"], added["params"]) == (
+        "torrent.add",
+        "ok",
+        {"label": "os", "files": [], "priorities": {}},
+    )
     assert paused["outcome"].startswith("NotFound: ")
     assert (listed["method"], listed["level"]) == ("torrent.list", "debug")
 

@@ -21,6 +21,7 @@ from bench.measure import for_rpc, make_torrent
 from microtorrd import config, host, ledger
 from microtorrd.disk.state import StateStore
 from microtorrd.greenlets import Crew
+from microtorrd.proto.selection import Choice
 from microtorrd.session import Session
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
@@ -38,6 +39,7 @@ ADDED: dict[str, Any] = {
     "up": 0,
     "label": "",
     "sequential": False,
+    "choice": Choice(),
     "seed_after_download": None,
     "super_seed": None,
 }

@@ -1,0 +1,161 @@
+"""Some files of a torrent are wanted and others not: real daemons, and every byte and name compared."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.daemons import Daemon
+from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
+
+PIECE = 1 << 16
+
+#: Sizes that let pieces have bytes of two or three files.
+SIZES = {"a/one": 700_001, "a/two": 90_000, "b/empty": 0, "b/three": 1_234_567, "b/tiny": 3, "four": 400_000}
+
+
+def make_tree(root: Path) -> dict[str, bytes]:
+    chance = random.Random(11)
+    content = {name: chance.randbytes(size) for name, size in SIZES.items()}
+    for name, data in content.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return content
+
+
+def seen(daemon: Daemon, name: str = "tree") -> dict[str, bytes]:
+    """What people see of the content."""
+    root = daemon.save_to / name
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def of(content: dict[str, bytes], *names: str) -> dict[str, bytes]:
+    return {name: content[name] for name in names}
+
+
+def file_rows(daemon: Daemon) -> dict[str, dict[str, Any]]:
+    rows = json.loads(mtorrctl(daemon, "files", "tree", "--json").stdout)
+    return {row["path"].removeprefix("tree/"): row for row in rows}
+
+
+def seeding(daemon: Daemon) -> dict[str, Any]:
+    return wait_until(daemon, lambda row: row["state"] == "seeding")
+
+
+@pytest.fixture
+def content(tmp_path: Path, tracker_daemon: Daemon) -> dict[str, bytes]:
+    content = make_tree(tmp_path / "tree")
+    ran = mtorrctl(
+        tracker_daemon, "seed", tmp_path / "tree", "-t", tracker_url(tracker_daemon), "-l", str(PIECE)
+    )
+    assert ran.returncode == 0, ran.stderr
+    return content
+
+
+def test_chosen_files_come_alone_and_others_follow_when_they_are_wanted(
+    tmp_path: Path, content: dict[str, bytes], make_daemon: MakeDaemon
+) -> None:
+    leecher = make_daemon("leecher")
+    link = tmp_path / "tree.mtorrent"
+    wrong = mtorrctl(leecher, "add", link, "--files", "b/thre")
+    assert wrong.returncode == 2 and "no file matches 'b/thre'" in wrong.stderr
+    added = mtorrctl(leecher, "add", link, "--files", "b/three", "--priority", "high=a/two", "--wait")
+    assert added.returncode == 0, added.stderr
+    row = only_row(leecher)
+    assert (row["state"], row["progress"], row["size_bytes"]) == ("seeding", 1.0, sum(SIZES.values()))
+    assert row["done_bytes"] == row["wanted_bytes"] < row["size_bytes"]
+    assert seen(leecher) == of(content, "a/two", "b/three")
+    assert {name: row["priority"] for name, row in file_rows(leecher).items()} == {
+        **dict.fromkeys(SIZES, "off"),
+        "a/two": "high",
+        "b/three": "normal",
+    }
+
+    # A restart, also after SIGKILL, knows what is wanted and reads nothing again.
+    leecher.process.send_signal(signal.SIGKILL)
+    leecher.process.wait()
+    leecher.start()
+    row = seeding(leecher)
+    assert row["downloaded_bytes"] <= row["wanted_bytes"] and row["progress"] == 1.0
+    assert seen(leecher) == of(content, "a/two", "b/three")
+
+    # What moves, moves with what is aside.
+    elsewhere = tmp_path / "elsewhere"
+    assert mtorrctl(leecher, "move", "tree", elsewhere).returncode == 0
+    wait_until(leecher, lambda row: row["save_to"] == str(elsewhere) and row["state"] == "seeding")
+    assert os.listdir(leecher.save_to) == []
+    assert mtorrctl(leecher, "verify", "tree").returncode == 0
+    row = wait_until(leecher, lambda row: row["state"] == "seeding" and row["progress"] == 1.0)
+
+    # One more is wanted, then one of them no more: it is whole, and stays.
+    assert mtorrctl(leecher, "files", "tree", "--set", "low", "four", "b/empty").returncode == 0
+    wait_until(leecher, lambda row: row["state"] == "seeding" and row["wanted_bytes"] > 1_700_000)
+    assert mtorrctl(leecher, "files", "tree", "--set", "off", "a/two").returncode == 0
+    seeding(leecher)
+    assert (elsewhere / "tree" / "a" / "two").read_bytes() == content["a/two"]
+
+    # All of it, in the end: confirmed as a whole, and nothing is left aside.
+    assert mtorrctl(leecher, "files", "tree", "--set", "normal", "*").returncode == 0
+    wait_until(leecher, lambda row: row["done_bytes"] == row["size_bytes"] and row["state"] == "seeding")
+    root = elsewhere / "tree"
+    found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert found == content
+    assert os.listdir(elsewhere) == ["tree"]
+    assert leecher.call("torrent.show", id="tree")["confirmed"] is True
+    assert mtorrctl(leecher, "remove", "tree", "--data").returncode == 0
+    assert leecher.stop() == 0
+    assert os.listdir(elsewhere) == []
+
+
+def test_a_partial_seed_gives_what_it_has_and_what_is_given_up_is_hidden(
+    tmp_path: Path, tracker_daemon: Daemon, content: dict[str, bytes], make_daemon: MakeDaemon
+) -> None:
+    partial = make_daemon("partial")
+    assert mtorrctl(partial, "add", tmp_path / "tree.mtorrent", "--files", "a", "--wait").returncode == 0
+    assert mtorrctl(tracker_daemon, "pause", "all").returncode == 0
+    other = make_daemon("other")
+    assert mtorrctl(other, "add", tmp_path / "tree.mtorrent").returncode == 0
+    port = partial.call("session.stats")["listen_port"]
+    other_port = other.call("session.stats")["listen_port"]
+    assert port and other_port
+    row = wait_until(other, lambda row: row["done_bytes"] >= 700_000)
+    assert row["state"] == "downloading"
+    rows = file_rows(other)
+    wait_until(other, lambda row: file_rows(other)["a/one"]["done_bytes"] >= SIZES["a/one"] - PIECE)
+    assert rows["four"]["done_bytes"] == 0
+    # What is not whole goes out of sight when nobody wants it any more; nothing of it is lost.
+    assert mtorrctl(other, "files", "tree", "--set", "off", "b", "four").returncode == 0
+    seeding(other)
+    assert seen(other) == of(content, "a/one", "a/two")
+    assert mtorrctl(other, "files", "tree", "--set", "off", "*").returncode == 0
+    assert mtorrctl(other, "pause", "tree").returncode == 0
+    assert mtorrctl(other, "verify", "tree").returncode == 0
+    wait_until(other, lambda row: row["state"] == "stopped" and row["checked"] is None)
+    assert file_rows(other)["a/one"]["done_bytes"] >= SIZES["a/one"] - PIECE
+
+
+def test_a_link_chooses_files_before_anybody_knows_them(
+    tmp_path: Path, tracker_daemon: Daemon, content: dict[str, bytes], make_daemon: MakeDaemon
+) -> None:
+    leecher = make_daemon("leecher")
+    link = mtorrctl(tracker_daemon, "magnet", "tree").stdout.strip()
+    index = {name: row["index"] for name, row in file_rows(tracker_daemon).items()}
+    assert mtorrctl(leecher, "add", f"{link}&so={index['a/two']},{index['b/tiny']},999").returncode == 0
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert seen(leecher) == of(content, "a/two", "b/tiny")
+    assert mtorrctl(leecher, "remove", "tree", "--data").returncode == 0
+    # What the operator says counts, and is kept over a restart.
+    assert mtorrctl(tracker_daemon, "pause", "all").returncode == 0
+    assert mtorrctl(leecher, "add", f"{link}&so=0", "--files", "four").returncode == 0
+    assert only_row(leecher)["state"] == "resolving"
+    assert leecher.stop() == 0
+    leecher.start()
+    assert mtorrctl(tracker_daemon, "resume", "all").returncode == 0
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert seen(leecher) == of(content, "four")
