@@ -269,7 +269,8 @@ class Content:
         """In a disk thread: bring the files to where their marks say. Returns pieces that have to be read
         again, because something else has taken the place of their file."""
         files, marks = self.files, self.marks
-        if not self.record.selection and not os.path.lexists(os.path.join(files.root, files.hidden)):
+        hidden = os.path.join(files.root, files.hidden)
+        if not self.record.selection and not files.aside and not os.path.lexists(hidden):
             return []
         arranged = files.arrange(marks)
         if arranged.marks != marks and self.marks == marks:  # else a newer wish will be arranged

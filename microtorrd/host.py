@@ -181,7 +181,7 @@ class CoreHost:
     def _look_at_web_seeds(self, now: float) -> None:
         core = self.core
         running = core.phase is Phase.RUNNING
-        self.web_seeds.look(len(core.have) - core.have.count if running else 0, now)
+        self.web_seeds.look(core.lacking if running else 0, now)
 
     def _forget(self, fact: events.PeerLeft) -> None:
         wire = self._wires.pop(fact.peer, None)

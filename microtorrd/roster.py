@@ -20,6 +20,9 @@ CANDIDATES_SHOWN = 20
 
 _HEX = re.compile(r"[0-9a-fA-F]{4,40}")
 
+#: Hidden directories beside contents (`disk/aside.py`, `disk/move.py`): no torrent may have their names.
+_OURS = re.compile(r"\.[0-9a-f]{40}\.(?:parts|moving)")
+
 #: A torrent, or a magnet link that is to become one.
 Member = Torrent | Resolver
 
@@ -119,6 +122,8 @@ class Roster:
         if present is not None and present is not instead_of:
             raise _duplicate(present, record.info_hash)
         save_to, name = record.save_to, record.disk_name or record.name
+        if _OURS.fullmatch(name):
+            raise NotAllowed(f"{name!r} is a name that we keep for ourselves", path=save_to)
         for other in self.torrents.values():
             there = other.content.record
             if there.save_to != save_to or (there.disk_name or there.name) != name:

@@ -197,7 +197,10 @@ class Torrent:
         if snapshot is None:
             return AnnounceStats(uploaded=0, downloaded=0, left=length)
         return AnnounceStats(
-            uploaded=snapshot.up_bytes, downloaded=snapshot.down_bytes, left=length - snapshot.have_bytes
+            uploaded=snapshot.up_bytes,
+            downloaded=snapshot.down_bytes,
+            left=length - snapshot.have_bytes,
+            wants_nothing=snapshot.done_bytes == snapshot.wanted_bytes and snapshot.have_bytes < length,
         )
 
     def note(self, kind: str, **facts: Any) -> None:

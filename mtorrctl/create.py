@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Any
 
-from microtorrd.disk.digest import Listing, hash_content, scan
+from microtorrd.disk.digest import Listing, aligned, hash_content, scan
 from microtorrd.errors import InvalidMetainfo
 from microtorrd.proto import metainfo
 from microtorrd.proto.metainfo import DEFAULT_TRACKER
@@ -35,6 +35,7 @@ class Recipe:
     web_seeds: tuple[str, ...] = ()
     comment: str = ""
     creation_date: int | None = None  # None: none is written
+    align: bool = False  # let each file begin with a piece (BEP 47)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,8 @@ def create(content: str, output: str | None, recipe: Recipe, *, keep_same: bool 
     target = os.path.abspath(output or os.path.abspath(content) + SUFFIX)
     _check_output(target, os.path.abspath(content), listing)
     piece_length = recipe.piece_length or metainfo.choose_piece_length(listing.length)
+    if recipe.align:
+        listing = aligned(listing, piece_length)
     metainfo.check_shape(listing.length, piece_length, key="piece length")
     with ContentProgress(listing.name, listing.length) as progress:
         digests = hash_content(listing.sources, piece_length, on_progress=progress.report)

@@ -39,7 +39,7 @@ class TorrentProgress:
         """What is known now: any keys of a row; what is missing stays as it was."""
         self._row.update(row)
         if "progress" not in row and "done_bytes" in row:
-            total = self._row.get("size_bytes") or 0
+            total = self._row.get("wanted_bytes") or 0
             self._row["progress"] = row["done_bytes"] / total if total else 1.0
         self._face.show(self._row)
 
@@ -122,10 +122,10 @@ class _Bar:
     """One line of rich's, redrawn."""
 
     def __init__(self, row: Row, stream: TextIO) -> None:
-        self._bar = _draw_bar(str(row.get("name", "")), row.get("size_bytes") or 0, stream)
+        self._bar = _draw_bar(str(row.get("name", "")), row.get("wanted_bytes") or 0, stream)
 
     def show(self, row: Row) -> None:
-        total = row.get("size_bytes") or 1
+        total = row.get("wanted_bytes") or 1
         done = (row.get("progress") or 0.0) * total
         self._bar.update(self._bar.task_ids[0], total=total, completed=done, words=_words(row))
 

@@ -23,12 +23,12 @@ from hashlib import sha1
 from queue import SimpleQueue
 from typing import NamedTuple, TypeAlias
 
-from microtorrd.disk.listing import Listing, scan
+from microtorrd.disk.listing import NOWHERE, Listing, aligned, scan
 from microtorrd.errors import MicrotorrError, StorageError
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo_model import check_shape
 
-__all__ = ["Cancelled", "Digests", "Listing", "hash_content", "scan"]
+__all__ = ["Cancelled", "Digests", "Listing", "aligned", "hash_content", "scan"]
 
 #: Large enough that handing a chunk over costs nothing beside hashing it, and all of them together small
 #: enough to stay in the cores' shared cache. Two cores with SHA-NI: 4 to 16 chunks of 1 to 4 MiB hash 1.2 to
@@ -60,7 +60,7 @@ def hash_content(
     cancelled: Callable[[], bool] | None = None,
     want_id_hash: bool = True,
 ) -> Digests:
-    """Hash files, given as (path, length) in the order of the content.
+    """Hash files, given as (path, length) in the order of the content; what lies `NOWHERE` is zeros.
 
     `threads` is how many hash pieces at the same time where the id hash is not wanted (default: one a core;
     the id hash is as much work as all pieces, so beside it one is enough). `on_progress` hears in the calling
@@ -223,6 +223,12 @@ class _Reader:
             while self._left == 0:
                 self._leave()
                 self._enter(*next(self._waiting))
+            if self._path == NOWHERE:
+                count = min(self._left, len(view))
+                view[:count] = bytes(count)
+                view = view[count:]
+                self._left -= count
+                continue
             try:
                 count = os.readv(self._fd, [view[: self._left]])
             except OSError as error:
@@ -241,6 +247,8 @@ class _Reader:
 
     def _enter(self, path: str, length: int) -> None:
         self._path, self._left = path, length
+        if path == NOWHERE:
+            return
         try:
             self._fd = os.open(path, _OPEN)
             found = os.fstat(self._fd)

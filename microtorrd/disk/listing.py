@@ -29,7 +29,7 @@ class Listing(NamedTuple):
     is_single_file: bool
     name: str  # the last part of the path
     files: list[FileEntry]
-    paths: list[str]  # where each of `files` lies
+    paths: list[str]  # where each of `files` lies; `NOWHERE` of padding
     skipped: list[tuple[str, str]]  # path and reason of what is left out
 
     @property
@@ -41,6 +41,27 @@ class Listing(NamedTuple):
     def sources(self) -> list[tuple[str, int]]:
         """Each file as `hash_content` takes it: where it lies, its length."""
         return [(path, entry.length) for path, entry in zip(self.paths, self.files, strict=True)]
+
+
+#: Where padding lies.
+NOWHERE = ""
+
+
+def aligned(listing: Listing, piece_length: int) -> Listing:
+    """The same files with padding (BEP 47), so that each that is not empty begins with a piece of its own."""
+    files: list[FileEntry] = []
+    where: list[str] = []
+    offset = 0
+    for entry, path in zip(listing.files, listing.paths, strict=True):
+        lacking = -offset % piece_length
+        if lacking and entry.length:
+            files.append(FileEntry((listing.name, ".pad", str(len(files))), lacking, is_padding=True))
+            where.append(NOWHERE)
+            offset += lacking
+        files.append(entry)
+        where.append(path)
+        offset += entry.length
+    return listing._replace(files=files, paths=where)
 
 
 def scan(path: str) -> Listing:

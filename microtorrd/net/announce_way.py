@@ -39,6 +39,7 @@ class AnnounceStats:
     uploaded: int
     downloaded: int
     left: int
+    wants_nothing: bool = False  # although something is left: a partial seed (BEP 21)
 
 
 class Listener(Protocol):
@@ -138,6 +139,7 @@ class Way(Entry):
             uploaded=stats.uploaded,
             downloaded=stats.downloaded,
             left=stats.left,
+            paused=stats.wants_nothing,
             numwant=0 if event == "stopped" else NUMWANT,
             no_peer_id=True,
             key=f"{identity.key:08x}",

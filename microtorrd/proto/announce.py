@@ -69,6 +69,9 @@ class AnnounceRequest(NamedTuple):
     no_peer_id: bool = False
     key: str = ""
     tracker_id: bytes = b""
+    paused: bool = (
+        False  # a partial seed, which wants nothing though something is left (BEP 21); said over HTTP
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +190,8 @@ def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
     words.append(f"compact={int(request.compact)}")
     if request.event:
         words.append(f"event={request.event}")
+    elif request.paused:
+        words.append("event=paused")
     if request.numwant is not None:
         words.append(f"numwant={request.numwant}")
     if request.no_peer_id:

@@ -40,6 +40,9 @@ _OPTIONS = (
         type=PATH,
         help="Write here; else next to the content, with .mtorrent appended.",
     ),
+    click.option(
+        "--align", is_flag=True, help="Pad, so that each file begins with a piece of its own (BEP 47)."
+    ),
     click.option("--private", is_flag=True, help="Peers come from the trackers alone (BEP 27)."),
     click.option(
         "--web-seed", "web_seeds", multiple=True, metavar="URL", help="An HTTP copy (BEP 19); repeatable."
@@ -67,6 +70,7 @@ def read_recipe(options: Mapping[str, Any]) -> Recipe:
         trackers=given or ((DEFAULT_TRACKER,),),
         piece_length=options["piece_length"],
         private=options["private"],
+        align=options["align"],
         web_seeds=tuple(options["web_seeds"]),
         comment=options["comment"],
         creation_date=None if options["no_date"] else _now(),

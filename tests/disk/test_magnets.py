@@ -84,12 +84,13 @@ def test_the_torrent_takes_its_place_or_nothing_happens(store: StateStore) -> No
     assert store.load_magnets() == [FULL]
 
 
-def test_a_database_from_before_there_were_links_is_brought_up_to_date(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 2, 3], ids=["before links", "before super-seeding", "before choices"])
+def test_an_older_database_is_brought_up_to_date(
+    tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = str(tmp_path / "old.sqlite")
     with monkeypatch.context() as earlier:
-        earlier.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        earlier.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:version])
         old = StateStore(path)
         with sqlite3.connect(path) as raw:
             known = {row[1] for row in raw.execute("PRAGMA table_info(torrents)")}
@@ -98,10 +99,15 @@ def test_a_database_from_before_there_were_links_is_brought_up_to_date(
         old.add(FOUND)
         old.close()
     with sqlite3.connect(path) as raw:
-        assert raw.execute("PRAGMA user_version").fetchone() == (1,)
+        assert raw.execute("PRAGMA user_version").fetchone() == (version,)
     raw.close()
     store = StateStore(path)
-    assert [torrent.name for torrent in store.load_summaries()] == ["show"]
-    store.add_magnet(PLAIN)
-    assert store.load_magnets() == [PLAIN]
+    assert [(torrent.name, torrent.selection) for torrent in store.load_summaries()] == [("show", b"")]
+    store.update_fields(FOUND.info_hash, selection=b"\x00\x04")
+    chosen = replace(PLAIN, selection='[["a"], []]')
+    store.add_magnet(chosen)
+    store.close()
+    store = StateStore(path)
+    assert store.load(FOUND.info_hash).selection == b"\x00\x04"
+    assert store.load_magnets() == [chosen]
     store.close()
