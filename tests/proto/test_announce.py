@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, get_args
 
 import pytest
@@ -100,7 +101,17 @@ requests = st.builds(
     no_peer_id=st.booleans(),
     key=st.text(st.characters(codec="latin-1"), max_size=8),
     tracker_id=st.binary(max_size=20),
+    paused=st.just(False),
 )
+
+
+def test_a_partial_seed_says_so_where_there_is_nothing_else_to_say() -> None:
+    request = AnnounceRequest(ID, b"p" * 20, 1, left=5, paused=True)
+    assert "&event=paused" in encode_query(request, "bittorrent")
+    assert "paused" not in encode_query(replace(request, event="started"), "bittorrent")
+    assert "paused" not in encode_query(replace(request, event="alive"), "microtorr")
+    # To a tracker that is an announce like any other.
+    assert read(encode_query(request, "bittorrent").encode()).event == ""
 
 
 @given(requests)
