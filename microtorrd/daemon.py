@@ -154,7 +154,7 @@ class Daemon:
             )
         session = self._session = Session(settings, crew=self._crew.child("session"))
         postpone_collections()
-        session.start(on_loaded=gc.enable)
+        session.start(on_loaded=resume_collections)
         if settings.tracker.enabled:
             # Before anybody can ask for its port.
             self._tracker = self._make_tracker(settings)
@@ -310,14 +310,19 @@ def exit_code(error: MicrotorrError) -> int:
 
 
 def postpone_collections() -> None:
-    """Let Python look for reference cycles again (`gc.enable`) when all torrents are loaded.
+    """Let Python look for reference cycles only when all torrents are loaded.
 
     While thousands of them come in, it would go through all that is there again and again, and find nothing;
-    each time the hub stands still. What the imports made is never looked at any more: that stays.
+    each time the hub stands still.
     """
     gc.collect()
-    gc.freeze()
     gc.disable()
+
+
+def resume_collections() -> None:
+    """Look for cycles again, but not among what is there now: that stays, or is in none when it goes."""
+    gc.freeze()
+    gc.enable()
 
 
 def prepare_process() -> None:

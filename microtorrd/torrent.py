@@ -424,6 +424,8 @@ class Torrent:
     def bury(self, data: bool) -> None:
         """After it was struck off the record: end what runs, and delete its files where that was wished."""
         self.close()
+        if self.is_loaded:
+            self.announcer.depart()
         if data:
             try:
                 self.content.delete()

@@ -15,8 +15,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+from microtorrd.core.events import Address
 from microtorrd.core.rounds import Others, Rounds
 from microtorrd.core.tiers import Dialect, Pacing, Tracker, TrackerState, drawn
 from microtorrd.net.announce_hosts import ScheduleLimits
@@ -56,6 +57,25 @@ class TrackerStatus:
     seeders: int | None
     leechers: int | None
     message: str  # its warning, or why it failed
+
+
+class Departed:
+    """In the place of a listener that is gone: what it would have told the trackers, and deaf."""
+
+    __slots__ = ("_stats",)
+
+    def __init__(self, stats: AnnounceStats) -> None:
+        self._stats = stats
+
+    def announce_stats(self) -> AnnounceStats:
+        """As they were when it went."""
+        return self._stats
+
+    def hear_of(self, addresses: list[Address]) -> None:
+        """Nobody dials them."""
+
+    def hear_tracker(self, kind: str, facts: dict[str, Any]) -> None:
+        """Nobody is told."""
 
 
 class Announcer:
@@ -132,6 +152,10 @@ class Announcer:
         `stopped` of ours might come after its `started`."""
         self._silent = True
         self.stop()
+
+    def depart(self) -> None:
+        """The listener goes: what is still to be said is said without it."""
+        self.listener = Departed(self.listener.announce_stats())
 
     def reannounce(self, *, insist: bool = False) -> None:
         """Ask for peers again as soon as the trackers allow it. An operator insists: trackers that failed are

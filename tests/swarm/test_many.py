@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket as system_socket
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -308,6 +310,20 @@ def test_all_are_paused_with_one_commit_and_without_a_stall(home: Path, hub_watc
     assert {row["state"] for row in house.session.resume("all")["torrents"]} == {"seeding"}
     assert {torrent.up.rate_per_s for torrent in house.torrents()} == {70_000}
     house.stop()
+
+
+def test_a_torrent_that_is_removed_is_gone_without_a_search_for_cycles(house: House) -> None:
+    """What a start has loaded is not searched for cycles, so it must not be in one."""
+    gc.collect()
+    gc.disable()
+    try:
+        removed = [weakref.ref(torrent) for torrent in house.torrents()[:5]]
+        for number in range(5):
+            house.session.remove(house.torrents()[0].info_hash.hex(), data=False)
+            assert len(house.torrents()) == MANY - number - 1
+        house.wait_until(lambda: [torrent() for torrent in removed] == [None] * 5)
+    finally:
+        gc.enable()
 
 
 # -------------------------------------------------------------------------------------------------- deltas
