@@ -263,6 +263,7 @@ class Conversation:
         swarm = self._swarm
         peer.have = swarm.full
         peer.is_seed = True
+        peer.is_told, peer.told_of = False, len(swarm.gained)  # it has heard of all until now
         peer.offers = 0
         swarm.availability.seeds += 1
         self._spreading.take_back(peer)
@@ -281,6 +282,8 @@ class Conversation:
 
     def _on_suggest(self, peer: Peer, message: Suggest, now: float) -> None:
         piece = self._swarm.geometry.admit_piece(message.piece)
+        if not peer.is_told and peer.is_kin:
+            self._tell_all(peer)
         if len(peer.hints) >= HINTS_MAX or not self._workshop.picker.needed[piece]:
             self._swarm.hear_noise(peer)
             return
@@ -288,6 +291,15 @@ class Conversation:
         peer.hinted_at = now
         peer.handing = peer.is_seed and peer.is_kin
         self._fetching.refill(peer, now)
+
+    def _tell_all(self, peer: Peer) -> None:
+        """A seeder that hands its pieces out has to know who has which: all that came since it heard last."""
+        swarm = self._swarm
+        peer.is_told = True
+        swarm.audience += 1
+        news = [Have(piece) for piece in swarm.gained[peer.told_of :] if swarm.have[piece]]
+        if news:
+            swarm.tell(peer, *news)
 
     def _on_allowed_fast(self, peer: Peer, message: AllowedFast, now: float) -> None:
         piece = self._swarm.geometry.admit_piece(message.piece)
@@ -327,6 +339,8 @@ class Conversation:
             return
         if peer.is_seed:
             peer.is_seed = False
+            peer.is_told = True
+            swarm.audience += 1
             swarm.availability.seeds -= 1
             peer.have = Bitfield.full(swarm.geometry.piece_count)
             swarm.availability.add(peer.have.bits)

@@ -179,7 +179,7 @@ class Fetching:
             return current.lend(peer, self._least(peer, current, room), now)
         partial: Partial | None = None
         if self._is_handing(peer):
-            partial = self._begin(peer, now)
+            partial = self._handed_again(peer) or self._begin(peer, now)
             if partial is None and self._is_handing(peer):
                 return ()
         if partial is None:
@@ -253,6 +253,15 @@ class Fetching:
         if piece is not None:
             peer.hints.pop(piece, None)
         return piece
+
+    def _handed_again(self, peer: Peer) -> Partial | None:
+        """A piece that this seeder hands to us and that we have a part of: it choked us amid it."""
+        for piece in peer.hints:
+            partial = self._workshop.partials.get(piece)
+            if partial is not None and partial.free and self._may_ask(peer, partial):
+                del peer.hints[piece]
+                return partial
+        return None
 
     def _hand_patience_s(self, peer: Peer) -> float:
         rate = peer.pipeline.rate

@@ -158,6 +158,7 @@ class Peer:
         "incoming",
         "is_kin",
         "is_seed",
+        "is_told",
         "joined_as_seed",
         "joined_at",
         "known",
@@ -182,6 +183,7 @@ class Peer:
         "snubbed",
         "source",
         "suggested",
+        "told_of",
         "unchoked_at",
         "up",
         "upload_only",
@@ -239,6 +241,8 @@ class Peer:
         self.hints: dict[int, None] = {}  # pieces it suggests
         self.hinted_at = 0.0
         self.handing = False  # it hands its pieces out: ask for what it suggests
+        self.is_told = True  # it hears of each piece that we gain; not so a seeder that need not know
+        self.told_of = 0  # such a seeder has heard of so many of `Swarm.gained`
 
         # What it asks of us.
         self.queue: dict[BlockRequest, None] = {}  # ordered to be served and not yet sent, oldest first

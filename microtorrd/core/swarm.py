@@ -8,6 +8,7 @@ no loop over peers is cut from under its feet.
 from __future__ import annotations
 
 import random
+from array import array
 
 from microtorrd.core.events import Order, SwarmSettings, Tell, TorrentSettings
 from microtorrd.core.peer import Peer
@@ -29,6 +30,7 @@ class Swarm:
 
     __slots__ = (
         "_full",
+        "audience",
         "availability",
         "batch",
         "began_at",
@@ -37,6 +39,7 @@ class Swarm:
         "condemned",
         "corrupt_pieces",
         "down",
+        "gained",
         "geometry",
         "have",
         "orders",
@@ -60,11 +63,13 @@ class Swarm:
         self.geometry = geometry
         self.wishes = Wishes(geometry, priorities)
         self.have = have
+        self.gained = array("I")  # the pieces that came, in their order
         self.settings = settings
         self.choices = choices
         self.chance = chance
         self.orders: list[Order] = []
         self.batch = 0  # how many times the host has fetched the orders
+        self.audience = 0  # how often those changed who are told of new pieces
         self.peers: dict[int, Peer] = {}
         self.condemned: list[tuple[Peer, bool]] = []  # and whether it was its fault
         self.began_at: float | None = None  # when the first block was asked for

@@ -41,9 +41,9 @@ class Verdicts:
         self._culprits = culprits
         self._shares = shares
         self._book = book
-        # The haves that were ordered last, and in which batch of orders: as long as the host has not fetched
-        # it, a further piece joins them.
-        self._heralds: tuple[int, list[Message]] | None = None
+        # The haves that were ordered last, in which batch of orders and for whom: as long as the host has not
+        # fetched it and they are the same, a further piece joins them.
+        self._heralds: tuple[int, int, list[Message]] | None = None
 
     def good(self, piece: int, digests: Sequence[bytes], now: float) -> None:
         """The piece matched its hash and is written."""
@@ -58,6 +58,7 @@ class Verdicts:
         if self._culprits.suspicious(piece):
             for giver in self._culprits.good(piece, digests):
                 self._strike(giver)
+        swarm.gained.append(piece)
         self._herald(piece)
         everything = not workshop.picker.needed_count
         for peer in swarm.peers.values():
@@ -100,14 +101,14 @@ class Verdicts:
     def _herald(self, piece: int) -> None:
         swarm = self._swarm
         have = Have(piece)
-        if self._heralds is not None and self._heralds[0] == swarm.batch:
-            self._heralds[1].append(have)
+        if self._heralds is not None and self._heralds[:2] == (swarm.batch, swarm.audience):
+            self._heralds[2].append(have)
             return
         messages: list[Message] = [have]
         for peer in swarm.peers.values():
-            if not peer.is_seed:
+            if peer.is_told:
                 swarm.orders.append(Tell(peer.number, messages))
-        self._heralds = (swarm.batch, messages)
+        self._heralds = (swarm.batch, swarm.audience, messages)
 
     @staticmethod
     def _givers(partial: Partial) -> list[Giver]:

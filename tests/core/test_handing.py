@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from microtorrd.core.events import BlocksSent, MessagesReceived, Tell
 from microtorrd.proto.extended import ExtendedHandshake
-from microtorrd.proto.messages import Choke, Extended, Have, HaveAll, Interested, Suggest, Unchoke
-from tests.core.rig import INFO_HASH, Rig
+from microtorrd.proto.messages import Choke, Extended, Have, HaveAll, Interested, Reject, Suggest, Unchoke
+from tests.core.rig import INFO_HASH, Rig, told
 
 KIN = Extended(
     0,
@@ -93,3 +93,32 @@ def test_what_others_have_by_now_does_not_stand_for_what_a_peer_has_in_hand() ->
     rig.say(3, Have(piece))
     rig.do(BlocksSent(2, 0, 0))
     assert len(rig.peer(2).suggested) == 2
+
+
+def test_a_piece_that_is_handed_to_us_again_is_gone_on_with() -> None:
+    rig = Rig("." * 8, blocks=4)
+    rig.connect(1, extended=True)
+    rig.do(MessagesReceived(1, [KIN, HaveAll(), Suggest(2), Unchoke()]))
+    rig.deliver(1, 1)
+    rig.say(1, Choke(), *(Reject(2, block * 16384, 16384) for block in (1, 2, 3)))
+    rig.lent[1].clear()
+    rig.say(1, Suggest(2), Unchoke())
+    assert sorted(rig.asked(1)) == [(2, 1), (2, 2), (2, 3)]
+
+
+def test_a_seeder_hears_of_our_pieces_as_soon_as_it_hands_out_and_no_sooner() -> None:
+    rig = Rig("." * 8, blocks=1)
+    rig.join(3, "x" * 7 + ".")
+    rig.deliver(3, 2)
+    rig.stored()
+    early = [piece for piece in range(8) if rig.core.have[piece]]
+    rig.connect(1, extended=True)
+    rig.do(MessagesReceived(1, [KIN, HaveAll(), Unchoke()]))
+    rig.deliver(3, 2)
+    orders = rig.stored()
+    assert not [word for word in told(orders, 1) if isinstance(word, Have)]
+    since = [piece for piece in range(8) if rig.core.have[piece] and piece not in early]
+    words = told(rig.say(1, Suggest(7)), 1)
+    assert [word.piece for word in words if isinstance(word, Have)] == since
+    rig.deliver(3, 1)
+    assert [type(word) for word in told(rig.stored(), 1) if isinstance(word, Have)] == [Have]
