@@ -213,10 +213,9 @@ def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
 
     A line is four times as fast as elsewhere, and the content as much larger and longer: of a slot on a home
     line of 64 KiB/s a block comes each second, and two peers that give the same could not be told from two of
-    which one gives twice as much. It takes some 25 rounds of the choker. Peers have three slots for their 30
-    connections, as many of a hundred as usual lines have by default.
+    which one gives twice as much. It takes some 25 rounds of the choker.
     """
-    net = _net(seed, pieces, slots=3, blocks_per_piece=2 * BLOCKS_PER_PIECE)
+    net = _net(seed, pieces, blocks_per_piece=2 * BLOCKS_PER_PIECE)
     up, down = FINE * UP, FINE * DOWN
     net.host(Line(up=up, down=down), kind="seeder", seed=True)
     fast, slow = Line(up=up, down=down), Line(up=up / 4, down=down)
@@ -396,11 +395,10 @@ def _net(
     seed: int,
     pieces: int,
     *,
-    slots: int = 0,
     connections: int = CONNECTIONS,
     blocks_per_piece: int = BLOCKS_PER_PIECE,
 ) -> Net:
-    settings = SwarmSettings(connections_per_torrent=connections, upload_slots=slots)
+    settings = SwarmSettings(connections_per_torrent=connections)
     return Net(pieces=pieces, blocks_per_piece=blocks_per_piece, seed=seed, settings=settings)
 
 
