@@ -351,13 +351,9 @@ def completion(shell: str) -> None:
     zsh:   MicroTorr completion zsh > "${fpath[1]}/_MicroTorr"
     fish:  MicroTorr completion fish > ~/.config/fish/completions/MicroTorr.fish
     """
-    from click.shell_completion import get_completion_class
+    from mtorrctl.completion import script
 
-    kind = get_completion_class(shell)
-    assert kind is not None, "click knows these three"
-    maker = kind(program, {}, "MicroTorr", "_MICROTORR_COMPLETE")
-    # Not `source()`: for bash that runs a bash to look at its version.
-    click.echo((maker.source_template % maker.source_vars()).strip())
+    click.echo(script(program, "MicroTorr", "_MICROTORR_COMPLETE", shell))
 
 
 def complete_tracker(url: str) -> str:

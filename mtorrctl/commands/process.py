@@ -80,10 +80,6 @@ def completion(shell: str) -> None:
     zsh:   mtorrctl completion zsh > "${fpath[1]}/_mtorrctl"
     fish:  mtorrctl completion fish > ~/.config/fish/completions/mtorrctl.fish
     """
-    from click.shell_completion import get_completion_class
+    from mtorrctl.completion import script
 
-    kind = get_completion_class(shell)
-    assert kind is not None, "click knows these three"
-    maker = kind(click.get_current_context().find_root().command, {}, "mtorrctl", COMPLETE_VARIABLE)
-    # Not `source()`: for bash that runs a bash to look at its version.
-    tell((maker.source_template % maker.source_vars()).strip())
+    tell(script(click.get_current_context().find_root().command, "mtorrctl", COMPLETE_VARIABLE, shell))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -531,6 +534,34 @@ def test_completion_scripts(lone_shell: Shell, name: str) -> None:
     ran = lone_shell.run("completion", name)
     assert ran.code == 0
     assert "_MTORRCTL_COMPLETE" in ran.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
+@pytest.mark.parametrize(
+    ("typed", "inserted"),
+    [("da", r"data\ set\ \$1"), ("'da", "data set $1"), (r"data\ s", r"data\ set\ \$1")],
+)
+def test_bash_gets_names_with_spaces_as_one_word(
+    stocked: Shell, house: House, typed: str, inserted: str
+) -> None:
+    settings = {"save_to": None, "seed_path": None, "paused": False, "label": "", "down": 0, "up": 0}
+    house.session.add(mtorrent("data set $1"), **settings)
+    script = stocked.run("completion", "bash").out
+    ask = """
+        COMP_WORDS=(mtorrctl pause "$1") COMP_CWORD=2
+        _mtorrctl_completion "$2"
+        printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    program = Path(sys.executable).with_name("mtorrctl")
+    done = subprocess.run(
+        ["bash", "--norc", "-c", script + ask, "bash", typed, program],
+        env={**os.environ, **stocked.environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == (f"{inserted}\n", "")
 
 
 def test_completion_of_commands_and_torrents(stocked: Shell) -> None:
