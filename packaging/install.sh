@@ -30,6 +30,12 @@ put() { # put FILE TARGET
     echo "$2"
 }
 
+words() { # words SHELL TARGET: how that shell completes the program's words
+    mkdir -p "$root$(dirname "$2")"
+    "$bin/$program" completion "$1" >"$root$2"
+    echo "$2"
+}
+
 umask 022
 if [ "$programs" = yes ]; then
     bin=$root$prefix/bin
@@ -42,10 +48,9 @@ if [ "$programs" = yes ]; then
     done
     "$bin/python" "$here/packaging/man.py" "$root/usr/local/share/man"
     for program in mtorrctl MicroTorr; do
-        words=/usr/local/share/bash-completion/completions/$program
-        mkdir -p "$root$(dirname "$words")"
-        "$bin/$program" completion bash >"$root$words"
-        echo "$words"
+        words bash "/usr/local/share/bash-completion/completions/$program"
+        words zsh "/usr/local/share/zsh/site-functions/_$program"
+        words fish "/usr/local/share/fish/vendor_completions.d/$program.fish"
     done
 fi
 
