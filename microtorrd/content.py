@@ -123,6 +123,8 @@ class Content:
         self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
         self._doubtful: list[int] = []
+        self._marks_found: tuple[bytes, bytearray] | None = None  # what was arranged, and what came of it
+        self._reckoned: tuple[bytes, bytes | None] = (b"", None)  # marks, and what follows for the pieces
         self._stores = 0  # under way
         self._quiet: Event | None = None  # for who waits for their end
 
@@ -203,6 +205,7 @@ class Content:
 
     def opened(self, trusted: Trusted) -> Trusted:
         """The files were looked at."""
+        self._note_marks()
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
         if trusted.have.complete and not trusted.recheck_all:
@@ -258,8 +261,7 @@ class Content:
             remounted=files.remounted,
         )
         for number in decision.changed_files:
-            if self.marks[number] == KEPT:
-                self._disown(number)  # whoever changed it: nobody wants to have it mended
+            self._disown(number)
         for piece in doubtful:
             decision.have.clear(piece)
         recheck = tuple(sorted(doubtful.union(decision.recheck)))
@@ -273,17 +275,22 @@ class Content:
         if not self.record.selection and not files.aside and not os.path.lexists(hidden):
             return []
         arranged = files.arrange(marks)
-        if arranged.marks != marks and self.marks == marks:  # else a newer wish will be arranged
-            self.update(selection=arranged.marks)
+        self._marks_found = (marks, bytearray(arranged.marks))
+        self._reckon(arranged.marks)
         return [piece for number in arranged.replaced for piece in self.pieces_of(number)]
 
     def _disown(self, number: int) -> None:
-        """What is in the tree in the place of this file, which nobody wants, is not ours any more."""
-        marks = bytearray(self.marks)
-        marks[number] = OFF
-        self.update(selection=bytes(marks))
-        self.files.put_aside(self.files.aside | {number})
-        self.files.close()
+        """In a disk thread: somebody changed this file. Where nobody wants it, it is not ours any more, and
+        not to be mended."""
+        if self._marks_found is not None and self._marks_found[1][number] == KEPT:
+            self._marks_found[1][number] = OFF
+            self.files.let_go(number)
+
+    def _note_marks(self) -> None:
+        """Put on record where the files were found to be, unless something newer was wished meanwhile."""
+        found, self._marks_found = self._marks_found, None
+        if found is not None and found[0] != found[1] and self.marks == found[0]:
+            self.update(selection=bytes(found[1]))
 
     def _adopt(self, metainfo: Metainfo) -> None:
         """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
@@ -332,7 +339,13 @@ class Content:
         """The priority of each piece, as the core takes it."""
         if not self.entries:
             return None  # the files could not be looked at
-        return piece_priorities(self.record.selection, self.entries, self.geometry)
+        if self._reckoned[0] != self.record.selection:
+            self._reckon(self.record.selection)
+        return self._reckoned[1]
+
+    def _reckon(self, marks: bytes) -> None:
+        """See what the marks mean for pieces: of hundreds of thousands of files better in a thread."""
+        self._reckoned = (marks, piece_priorities(marks, self.entries, self.geometry))
 
     def pieces_of(self, number: int) -> range:
         """The pieces with bytes of this file."""
@@ -368,6 +381,7 @@ class Content:
         if self._ready_to_write or self.record.seed_only:
             return
         self._doubtful += self._facilities.pool.call(self._make)
+        self._note_marks()
         self._ready_to_write = True
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
@@ -384,6 +398,7 @@ class Content:
         """Other files are wanted: see to their places, without making any. Waits. Raises StorageError."""
         if self.files.root_device is not None and not self.record.seed_only:
             self._doubtful += self._facilities.pool.call(self._arrange)
+            self._note_marks()
 
     def take_doubtful(self) -> list[int]:
         """The pieces that have to be read again since the files were last arranged; asked once."""
@@ -536,11 +551,14 @@ class Content:
         """A file that nobody wants is never written to in the tree: where one of its pieces turned out bad,
         it is not ours any more, and none of its pieces is there."""
         given_up: list[int] = []
-        found = set(bad)
+        found, marks = set(bad), bytearray(self.record.selection)
         for number, mark in enumerate(self.record.selection):
             if mark == KEPT and not found.isdisjoint(self.pieces_of(number)):
-                self._disown(number)
+                marks[number] = OFF
+                self.files.let_go(number)
                 given_up += self.pieces_of(number)
+        if given_up:
+            self.update(selection=bytes(marks))
         return given_up
 
     def confirm(self, post: Post) -> None:

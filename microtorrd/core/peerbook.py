@@ -204,12 +204,14 @@ class Peerbook:
         self._barred[address] = None
 
     def seeding(self, seeding: bool, now: float) -> None:
-        """Whether we have everything: then others who have everything are not worth a call."""
+        """Whether we want nothing more: then others who have everything are not worth a call."""
         if seeding == self._seeding:
             return
         self._seeding = seeding
         for address, entry in list(self._entries.items()):
-            if entry.state == "parked" and not seeding:
+            # Who was no use while we wanted nothing, or has parted for that, is wanted at once.
+            parted = entry.state == "idle" and not entry.failures and entry.at - now <= PARTED_S
+            if not seeding and (entry.state == "parked" or parted):
                 self._rest(address, entry, now, 0.0)
             elif entry.state == "idle" and seeding and entry.failures >= FAILURES_MAX_SEEDING:
                 self._forget(address, entry)

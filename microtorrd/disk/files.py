@@ -281,6 +281,12 @@ class FileSet:
             self._descriptors.forget(self._owner, number)
         return arranged
 
+    def let_go(self, number: int) -> None:
+        """What is in the tree in the place of this file is not ours any more: from now on it is aside."""
+        with self.placing:
+            self.put_aside(self._aside | {number})
+        self._descriptors.forget(self._owner, number)
+
     def sync(self, everything: bool = False) -> list[FileStat | None]:
         """Make durable what was written and created since the last sync; or `everything` there is, for files
         that an earlier process wrote to.

@@ -11,7 +11,7 @@ from microtorrd.core.events import Announce, Confirm, Recall, Release, TorrentSe
 from microtorrd.core.wishes import Wishes
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.geometry import Geometry
-from microtorrd.proto.messages import Extended, Interested, NotInterested, Unchoke
+from microtorrd.proto.messages import Extended, HaveAll, Interested, NotInterested, Unchoke
 from tests.core.rig import Rig, bits, dropped, noted, of, told
 
 
@@ -188,3 +188,13 @@ def test_any_picture_is_fetched_in_the_order_of_its_ranks(picture: str, seed: in
     rig.join(1, "all")
     ranks = [int(picture[piece]) for piece in fetch_everything(rig, 1)]
     assert ranks == sorted((int(char) for char in picture if char != "."), reverse=True)
+
+
+def test_a_seeder_that_parted_is_called_at_once_when_something_is_wanted_again() -> None:
+    rig = Rig("x.", priorities=wishes("4."))
+    rig.connect(1, incoming=False, address=("10.0.0.1", 5))
+    rig.say(1, HaveAll())
+    rig.tick(4)
+    rig.leave(1)
+    assert not of(rig.tick(3), events.Dial)
+    assert of(rig.do(WishesChanged(None)), events.Dial) == [events.Dial(("10.0.0.1", 5))]

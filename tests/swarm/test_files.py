@@ -40,8 +40,12 @@ def of(content: dict[str, bytes], *names: str) -> dict[str, bytes]:
 
 
 def file_rows(daemon: Daemon) -> dict[str, dict[str, Any]]:
-    rows = json.loads(mtorrctl(daemon, "files", "tree", "--json").stdout)
+    rows = daemon.call("torrent.files", id="tree")["files"]
     return {row["path"].removeprefix("tree/"): row for row in rows}
+
+
+def select(daemon: Daemon, priority: str, *files: str) -> None:
+    daemon.call("torrent.select", id="tree", files=list(files), priority=priority)
 
 
 def seeding(daemon: Daemon) -> dict[str, Any]:
@@ -87,28 +91,31 @@ def test_chosen_files_come_alone_and_others_follow_when_they_are_wanted(
 
     # What moves, moves with what is aside.
     elsewhere = tmp_path / "elsewhere"
-    assert mtorrctl(leecher, "move", "tree", elsewhere).returncode == 0
+    leecher.call("torrent.move", id="tree", save_to=str(elsewhere))
     wait_until(leecher, lambda row: row["save_to"] == str(elsewhere) and row["state"] == "seeding")
     assert os.listdir(leecher.save_to) == []
-    assert mtorrctl(leecher, "verify", "tree").returncode == 0
+    leecher.call("torrent.verify", id="tree")
     row = wait_until(leecher, lambda row: row["state"] == "seeding" and row["progress"] == 1.0)
 
     # One more is wanted, then one of them no more: it is whole, and stays.
-    assert mtorrctl(leecher, "files", "tree", "--set", "low", "four", "b/empty").returncode == 0
+    chosen = mtorrctl(leecher, "files", "tree", "--set", "low", "four", "b/empty", "--json")
+    assert {row["priority"] for row in json.loads(chosen.stdout) if row["path"] == "tree/four"} == {"low"}
     wait_until(leecher, lambda row: row["state"] == "seeding" and row["wanted_bytes"] > 1_700_000)
-    assert mtorrctl(leecher, "files", "tree", "--set", "off", "a/two").returncode == 0
+    select(leecher, "off", "a/two")
     seeding(leecher)
     assert (elsewhere / "tree" / "a" / "two").read_bytes() == content["a/two"]
 
+    # Who has nothing to give and nothing to take parts, and is called again when that changes.
+    wait_until(leecher, lambda row: row["peers"] == 0)
     # All of it, in the end: confirmed as a whole, and nothing is left aside.
-    assert mtorrctl(leecher, "files", "tree", "--set", "normal", "*").returncode == 0
+    select(leecher, "normal", "*")
     wait_until(leecher, lambda row: row["done_bytes"] == row["size_bytes"] and row["state"] == "seeding")
     root = elsewhere / "tree"
     found = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
     assert found == content
     assert os.listdir(elsewhere) == ["tree"]
     assert leecher.call("torrent.show", id="tree")["confirmed"] is True
-    assert mtorrctl(leecher, "remove", "tree", "--data").returncode == 0
+    leecher.call("torrent.remove", id="tree", data=True)
     assert leecher.stop() == 0
     assert os.listdir(elsewhere) == []
 
@@ -118,24 +125,21 @@ def test_a_partial_seed_gives_what_it_has_and_what_is_given_up_is_hidden(
 ) -> None:
     partial = make_daemon("partial")
     assert mtorrctl(partial, "add", tmp_path / "tree.mtorrent", "--files", "a", "--wait").returncode == 0
-    assert mtorrctl(tracker_daemon, "pause", "all").returncode == 0
+    tracker_daemon.call("torrent.pause", id="all")
     other = make_daemon("other")
     assert mtorrctl(other, "add", tmp_path / "tree.mtorrent").returncode == 0
-    port = partial.call("session.stats")["listen_port"]
-    other_port = other.call("session.stats")["listen_port"]
-    assert port and other_port
     row = wait_until(other, lambda row: row["done_bytes"] >= 700_000)
     assert row["state"] == "downloading"
     rows = file_rows(other)
     wait_until(other, lambda row: file_rows(other)["a/one"]["done_bytes"] >= SIZES["a/one"] - PIECE)
     assert rows["four"]["done_bytes"] == 0
     # What is not whole goes out of sight when nobody wants it any more; nothing of it is lost.
-    assert mtorrctl(other, "files", "tree", "--set", "off", "b", "four").returncode == 0
+    select(other, "off", "b", "four")
     seeding(other)
     assert seen(other) == of(content, "a/one", "a/two")
-    assert mtorrctl(other, "files", "tree", "--set", "off", "*").returncode == 0
-    assert mtorrctl(other, "pause", "tree").returncode == 0
-    assert mtorrctl(other, "verify", "tree").returncode == 0
+    select(other, "off", "*")
+    other.call("torrent.pause", id="tree")
+    other.call("torrent.verify", id="tree")
     wait_until(other, lambda row: row["state"] == "stopped" and row["checked"] is None)
     assert file_rows(other)["a/one"]["done_bytes"] >= SIZES["a/one"] - PIECE
 
@@ -149,13 +153,70 @@ def test_a_link_chooses_files_before_anybody_knows_them(
     assert mtorrctl(leecher, "add", f"{link}&so={index['a/two']},{index['b/tiny']},999").returncode == 0
     wait_until(leecher, lambda row: row["state"] == "seeding")
     assert seen(leecher) == of(content, "a/two", "b/tiny")
-    assert mtorrctl(leecher, "remove", "tree", "--data").returncode == 0
+    leecher.call("torrent.remove", id="tree", data=True)
     # What the operator says counts, and is kept over a restart.
-    assert mtorrctl(tracker_daemon, "pause", "all").returncode == 0
+    tracker_daemon.call("torrent.pause", id="all")
     assert mtorrctl(leecher, "add", f"{link}&so=0", "--files", "four").returncode == 0
     assert only_row(leecher)["state"] == "resolving"
     assert leecher.stop() == 0
     leecher.start()
-    assert mtorrctl(tracker_daemon, "resume", "all").returncode == 0
+    tracker_daemon.call("torrent.resume", id="all")
     wait_until(leecher, lambda row: row["state"] == "seeding")
     assert seen(leecher) == of(content, "four")
+
+
+def test_a_killed_download_of_chosen_files_goes_on_and_asks_for_nothing_else(
+    tmp_path: Path, content: dict[str, bytes], make_daemon: MakeDaemon
+) -> None:
+    leecher = make_daemon("leecher")
+    options = ("--files", "b", "--priority", "high=b/tiny", "--down", "1 MB/s")
+    assert mtorrctl(leecher, "add", tmp_path / "tree.mtorrent", *options).returncode == 0
+    wait_until(leecher, lambda row: row["done_bytes"] > 300_000)
+    leecher.process.send_signal(signal.SIGKILL)
+    leecher.process.wait()
+    leecher.start()
+    wait_until(leecher, lambda row: row["done_bytes"] > 300_000)
+    assert mtorrctl(leecher, "limit", "tree", "--down", "none").returncode == 0
+    # The choice changes while peers are connected and pieces are on their way.
+    select(leecher, "low", "four")
+    assert mtorrctl(leecher, "order", "tree", "sequential").returncode == 0
+    row = wait_until(leecher, lambda row: row["state"] == "seeding" and row["wanted_bytes"] > 1_600_000)
+    assert row["sequential"] is True
+    assert row["downloaded_bytes"] <= row["wanted_bytes"] + 300_000  # what a kill can lose is little
+    assert seen(leecher) == of(content, "b/empty", "b/three", "b/tiny", "four")
+
+
+@pytest.mark.slow
+def test_what_people_do_to_files_that_are_wanted_no_more_is_theirs(
+    tmp_path: Path, content: dict[str, bytes], make_daemon: MakeDaemon
+) -> None:
+    leecher = make_daemon("leecher")
+    added = mtorrctl(
+        leecher, "add", tmp_path / "tree.mtorrent", "--files", "a", "--files", "b/three", "--wait"
+    )
+    assert added.returncode == 0, added.stderr
+    root = leecher.save_to / "tree"
+    # Whole, and turned off: they stay, and are given to others as before.
+    select(leecher, "off", "a/*")
+    assert seen(leecher) == of(content, "a/one", "a/two", "b/three")
+    assert leecher.stop() == 0
+    (root / "a" / "two").unlink()
+    (root / "a" / "one").write_bytes(b"my own words")
+    (root / "b" / "tiny").write_bytes(b"own")
+    leecher.start()
+    row = wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert row["progress"] == 1.0
+    mine = {"a/one": b"my own words", "b/tiny": b"own"}
+    assert seen(leecher) == {**mine, **of(content, "b/three")}
+    # A mount that goes away parks the torrent, and it goes on when it is back.
+    gone = tmp_path / "gone"
+    leecher.save_to.rename(gone)
+    leecher.call("torrent.verify", id="tree")
+    wait_until(leecher, lambda row: row["state"] == "failed")
+    gone.rename(leecher.save_to)
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert seen(leecher) == {**mine, **of(content, "b/three")}
+    # Wanted again: what lies there is taken for the files, found wanting, and made whole.
+    select(leecher, "normal", "*")
+    wait_until(leecher, lambda row: row["state"] == "seeding" and row["done_bytes"] == row["size_bytes"])
+    assert seen(leecher) == content
