@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import errno as errno_codes
 import os
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 
 class MicrotorrError(Exception):
@@ -81,11 +81,17 @@ class ProtocolError(MicrotorrError):
 
 
 class ClientError(MicrotorrError):
-    """A client of our tracker's: the message is its `failure reason`; `parameter` is the one at fault."""
+    """A client of our tracker's: the message is its `failure reason`; `parameter` is the one at fault.
 
-    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+    `retry_in` is when it may ask again, in minutes or `never` (BEP 31); None: that is for the client to say.
+    """
+
+    def __init__(
+        self, message: str, *, parameter: str | None = None, retry_in: int | Literal["never"] | None = None
+    ) -> None:
         super().__init__(message)
         self.parameter = parameter
+        self.retry_in = retry_in
 
 
 class TrackerError(MicrotorrError):

@@ -105,6 +105,7 @@ class Facilities:
         sources = partial(interface_addresses, interface) if interface else None
         self.web_connector = WebConnector(Routes(sources))
         self.web_memory = WebMemory()
+        self.scheduler.client.on_external_ip = self.ourselves.told
         self.dialer = Dialer(
             peer_id=self.peer_id,
             interface=self.config.listen.interface,

@@ -277,6 +277,7 @@ def tracker_row(status: TrackerStatus) -> Row:
         "peers_received": status.peers_received,
         "seeders": status.seeders,
         "leechers": status.leechers,
+        "downloaded": status.downloaded,
         "message": status.message,
     }
 

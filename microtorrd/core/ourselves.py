@@ -1,4 +1,5 @@
-"""Where others see us: the address behind which we sit, as the daemon's peers tell it (`yourip`, BEP 10).
+"""Where others see us: the address behind which we sit, as the daemon's peers and trackers tell it
+(`yourip` of BEP 10, `external ip` of BEP 24).
 
 No single peer is believed: each host has one vote a family, what most of them say counts, and two have to
 agree on it. One for all torrents; it is a hint for BEP 40 and for people, and nothing else rests on it.
@@ -39,6 +40,12 @@ class OwnAddresses:
             del votes[next(iter(votes))]
         votes[host] = usable
         self._found.pop(len(usable), None)
+
+    def told(self, voter: str, text: str) -> None:
+        """The same from a tracker, in text (BEP 24)."""
+        vote = read_host(text)
+        if vote is not None:
+            self.heard(voter, vote)
 
     def host(self, size: int) -> bytes | None:
         """Our address of the family whose addresses have so many bytes (4 or 16); None: nobody knows."""

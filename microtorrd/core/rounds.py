@@ -156,6 +156,26 @@ class Rounds:
             self.due = now if self.tiers.candidate(now) is not None else self.tiers.next_try()
         return news and tracker.failing
 
+    def wants_scrape(self, tracker: Tracker, now: float) -> bool:
+        """Whether a tracker that has just answered may be scraped, too: it knows figures that it does not say
+        in announces. True books it: one scrape, and none for `scrape_s`."""
+        if self.closed or self.dialect != "bittorrent" or tracker.scrape_at > now:
+            return False
+        tracker.scrape_at = now + self._pacing.scrape_s * self._chance.uniform(1.0, 1.1)
+        return True
+
+    def scraped(self, tracker: Tracker, *, seeders: int, leechers: int, downloaded: int) -> None:
+        """The tracker told its figures."""
+        tracker.scrape_failures = 0
+        tracker.seeders, tracker.leechers, tracker.downloaded = seeders, leechers, downloaded
+
+    def not_scraped(self, tracker: Tracker, now: float) -> None:
+        """It did not. That is no fault of a tracker, and nothing that it is left alone for; but the next one
+        is later each time."""
+        tracker.scrape_failures += 1
+        wait_s = self._pacing.scrape_s * 2.0 ** min(tracker.scrape_failures, 30)
+        tracker.scrape_at = now + min(wait_s, self._pacing.longest_interval_s)
+
     def dropped(self, turn: Turn) -> None:
         """The announce was called off before it began: as if it had never been due."""
         turn.tracker.announcing = False

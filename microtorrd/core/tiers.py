@@ -48,6 +48,7 @@ class Pacing:
     shortest_interval_s: float = 5.0  # whatever a tracker says: never more often
     longest_interval_s: float = 86_400.0  # whatever a tracker says: once a day
     hurry_s: float = 5.0  # asked-for announces keep this distance from the last one
+    scrape_s: float = 3600.0  # between two scrapes; doubled with each that fails, up to a day
     backoff_first_s: float = 5.0
     backoff_most_s: float = 1800.0
     refused_first_s: float = 3600.0  # a dialect that is not understood, while the other one works
@@ -105,6 +106,7 @@ class Tracker:
         "announcing",
         "asked",
         "dialect",
+        "downloaded",
         "failures",
         "fault",
         "heard_at",
@@ -117,6 +119,8 @@ class Tracker:
         "place",
         "registered",
         "retry_at",
+        "scrape_at",
+        "scrape_failures",
         "seeders",
         "tier",
         "tolerated",
@@ -146,6 +150,9 @@ class Tracker:
         self.peers: int | None = None  # in its last reply
         self.seeders: int | None = None
         self.leechers: int | None = None
+        self.downloaded: int | None = None  # as its last scrape says
+        self.scrape_at = -math.inf  # not scraped before this
+        self.scrape_failures = 0  # in a row
         if self.place is None:
             self.message = "not a tracker that can be asked in this way"
 

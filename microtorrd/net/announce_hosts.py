@@ -149,6 +149,11 @@ class HostGate:
         ahead_s = self._horizon - now
         return 0.0 if ahead_s * rate < self._limits.burst + 0.5 else chance.uniform(0.0, ahead_s)
 
+    def is_calm(self, now: float) -> bool:
+        """Nothing waits here, and no crowd of newcomers is on its way: there is room for what can wait."""
+        crowd_s = self._limits.burst / self._limits.per_host_per_s
+        return not (self._is_draining or self.waiting) and self._horizon - now <= crowd_s
+
     def drain(self) -> None:
         """From now on only farewells."""
         self._is_draining = True

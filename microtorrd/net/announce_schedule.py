@@ -145,6 +145,10 @@ class AnnounceScheduler:
         self._list(gate)
         self._start_workers()
 
+    def is_calm(self, place: Place) -> bool:
+        """Whether that host has room for what can wait: see `HostGate.is_calm`."""
+        return self._gate(place.host).is_calm(self.clock())
+
     def cancel(self, errand: Errand) -> None:
         """Nobody wants it any more; it must not have begun."""
         errand.is_cancelled = True

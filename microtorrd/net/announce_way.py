@@ -86,7 +86,7 @@ class Owner(Protocol):
 class Way(Entry):
     """One swarm id in one dialect: the rounds, and their entry in the schedule."""
 
-    __slots__ = ("call_errand", "owner", "rounds", "swarm_id")
+    __slots__ = ("call_errand", "owner", "rounds", "scrape_errand", "swarm_id")
 
     def __init__(self, owner: Owner, dialect: Dialect, swarm_id: bytes) -> None:
         super().__init__()
@@ -94,6 +94,7 @@ class Way(Entry):
         self.swarm_id = swarm_id
         self.rounds = Rounds(owner.trackers, dialect, pacing=owner.pacing, chance=owner.scheduler.chance)
         self.call_errand: _Call | None = None  # the announce that waits or is under way
+        self.scrape_errand: _Scrape | None = None  # and the scrape
 
     def begin(self) -> None:
         scheduler = self.owner.scheduler
@@ -122,6 +123,9 @@ class Way(Entry):
             self.owner.scheduler.cancel(self.call_errand)
             self.rounds.dropped(self.call_errand.turn)
             self.call_errand = None
+        if self.scrape_errand is not None and not self.scrape_errand.is_running:
+            self.owner.scheduler.cancel(self.scrape_errand)
+            self.scrape_errand = None
         self.rebook()
         self.owner.leave(self)
 
@@ -183,6 +187,16 @@ class Way(Entry):
             )
         if heard.addresses and not self.rounds.closed:
             self.owner.listener.hear_of(heard.addresses)
+        self._scrape(turn)
+
+    def _scrape(self, turn: Turn) -> None:
+        """Ask for the figures, too, unless many announces are waiting to go there: then after the next one."""
+        scheduler, place = self.owner.scheduler, turn.tracker.place
+        if self.scrape_errand is not None or place is None or not scheduler.is_calm(place):
+            return
+        if self.rounds.wants_scrape(turn.tracker, scheduler.clock()):
+            self.scrape_errand = _Scrape(self, turn)
+            scheduler.submit(self.scrape_errand)
 
     def failed(self, turn: Turn, error: TrackerError, *, asked: bool = True) -> None:
         """It came to nothing; not `asked`: it was known that the service is out of reach."""
@@ -248,6 +262,58 @@ class _Call:
 
     def skip(self, message: str) -> None:
         self.way.failed(self.turn, TrackerUnreachable(message), asked=False)
+
+
+class _Scrape:
+    """Asking a tracker that answered for its figures. Whatever comes of it, announces go on."""
+
+    __slots__ = (
+        "is_cancelled",
+        "is_farewell",
+        "is_metered",
+        "is_running",
+        "is_urgent",
+        "place",
+        "turn",
+        "way",
+    )
+
+    def __init__(self, way: Way, turn: Turn) -> None:
+        assert turn.tracker.place is not None
+        self.way = way
+        self.turn = turn
+        self.place: Place = turn.tracker.place
+        self.is_metered = True
+        self.is_farewell = self.is_urgent = self.is_cancelled = self.is_running = False
+
+    def run(self, within_s: float | None) -> str | None:
+        self.is_running = True
+        way, tracker = self.way, self.turn.tracker
+        try:
+            counts = way.owner.scheduler.client.scrape(way.question(self.turn))
+        except TrackerError:
+            way.rounds.not_scraped(tracker, way.owner.scheduler.clock())
+        else:
+            way.rounds.scraped(
+                tracker,
+                seeders=counts.complete,
+                leechers=counts.incomplete,
+                downloaded=counts.downloaded,
+            )
+            facts = {
+                "seeders": counts.complete,
+                "leechers": counts.incomplete,
+                "downloaded": counts.downloaded,
+            }
+            way.owner.listener.hear_tracker("tracker_scraped", {**_named(tracker), **facts})
+        finally:
+            way.scrape_errand = None
+        # A tracker may not answer scrapes at all, and still be well.
+        return None
+
+    def skip(self, message: str) -> None:
+        self.way.scrape_errand = None
+        self.way.rounds.not_scraped(self.turn.tracker, self.way.owner.scheduler.clock())
 
 
 class Farewell:

@@ -56,6 +56,7 @@ class TrackerStatus:
     peers_received: int | None  # that could be used, in its last reply that had any
     seeders: int | None
     leechers: int | None
+    downloaded: int | None  # how often somebody finished, as its last scrape says
     message: str  # its warning, or why it failed
 
 
@@ -224,5 +225,6 @@ def _status(rounds: Rounds, tracker: Tracker, to_epoch: float) -> TrackerStatus:
         peers_received=tracker.peers,
         seeders=tracker.seeders,
         leechers=tracker.leechers,
+        downloaded=tracker.downloaded,
         message=tracker.message,
     )

@@ -26,6 +26,7 @@ from microtorrd.net.routes import Route, Routes
 from microtorrd.net.tracker_http import HttpLimits, HttpReply, HttpTracker
 from microtorrd.net.tracker_udp import UdpLimits, UdpTracker
 from microtorrd.proto.announce import AnnounceReply, AnnounceRequest, encode_query, parse_reply
+from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply, scrape_url
 
 #: What an announce says about the form of reply it wants; the first byte tells whether it got it.
 _ACCEPT: dict[Dialect, str] = {"microtorr": "application/json", "bittorrent": "*/*"}
@@ -60,7 +61,7 @@ class Heard(NamedTuple):
 
 
 class TrackerClient:
-    """Announces, one a call, in the calling greenlet. One for the session."""
+    """Announces and scrapes, one a call, in the calling greenlet. One for the session."""
 
     def __init__(
         self,
@@ -79,6 +80,8 @@ class TrackerClient:
         self._http = HttpTracker(self._routes, self._limits.http, verify=verify)
         self._udp = UdpTracker(self._limits.udp, chance=chance, clock=clock)
         self._resting: dict[tuple[str, bool], float] = {}  # host and family, until when
+        #: Told where a tracker sees us (BEP 24): the tracker's address and ours, both numeric.
+        self.on_external_ip: Callable[[str, str], None] | None = None
 
     def announce(self, question: Question, *, within_s: float | None = None) -> Heard:
         """Announce and wait for the answer, at most `within_s` (or the client's own limit) altogether.
@@ -99,9 +102,35 @@ class TrackerClient:
                 self._routes.forget(place.host, place.port)
                 if not heard:
                     raise TrackerUnreachable(f"no answer within {total_s:g} s") from None
-        for route in heard:
+        for route, reply in heard.items():
             self._resting.pop((place.host, route.is_ipv6), None)
+            if reply.external_ip and self.on_external_ip is not None:
+                self.on_external_ip(route.remote, reply.external_ip)
         return self._merged(heard, question.request.peer_id)
+
+    def scrape(self, question: Question) -> SwarmCounts:
+        """Ask that tracker for the figures of the request's swarm (BEP 48; by UDP BEP 15), over one family.
+
+        Raises TrackerError; TrackerUnreachable where nothing came back in time.
+        """
+        url, place, swarm_id = question.url, question.place, question.request.swarm_id
+        with gevent.Timeout(self._limits.total_s) as wall:
+            try:
+                route = self._ordered(self._routes.find(place.host, place.port), question)[0]
+                if place.scheme == "udp":
+                    return self._udp.scrape(route, place.port, swarm_id)
+                where = scrape_url(url)
+                if where is None:
+                    raise TrackerError("it has no address for scrapes")
+                reply = self._http.get(with_query(where, encode_scrape_query([swarm_id])), accept="*/*")
+            except gevent.Timeout as expired:
+                if expired is not wall:
+                    raise
+                raise TrackerUnreachable(f"no answer within {self._limits.total_s:g} s") from None
+        counts = parse_scrape_reply(reply.body, status=reply.status).get(swarm_id)
+        if counts is None:
+            raise TrackerError("it tells no figures")
+        return counts
 
     def close_idle(self) -> None:
         """Close connections that are kept open for nobody."""

@@ -1,4 +1,4 @@
-"""One announce to a UDP tracker (BEP 15): connection ids, retransmission, and nothing kept open in between.
+"""One announce or scrape to a UDP tracker (BEP 15): connection ids, retransmission, nothing kept open.
 
 Rules:
 - each request is repeated after 15, 30, 60, … seconds without a reply, until the deadline of the announce;
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,12 +24,13 @@ from microtorrd.errors import ProtocolError, TrackerError, TrackerUnreachable
 from microtorrd.net.routes import Route
 from microtorrd.proto import udp_announce as udp
 from microtorrd.proto.announce import AnnounceReply, AnnounceRequest
+from microtorrd.proto.scrape import SwarmCounts
 
 #: Datagrams that are not the reply we wait for, in one wait. More is somebody who means us ill.
 _MOST_STRAYS = 64
 _MOST_CONNECTIONS = 512
 
-_R = TypeVar("_R", udp.ConnectReply, udp.AnnounceReply)
+_R = TypeVar("_R", udp.ConnectReply, udp.AnnounceReply, udp.ScrapeReply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +63,8 @@ class UdpTracker:
 
         The request's key must be hexadecimal, of 32 bits: it goes out as a number.
         """
-        family = socket.AF_INET6 if route.is_ipv6 else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            try:
-                if route.pinned:
-                    sock.bind((route.local, 0))
-                sock.connect((route.remote, port))
-                reply = _Talk(self, sock, route, port).announce(request, url_data)
-            except OSError as error:
-                raise TrackerUnreachable(error.strerror or str(error)) from error
+        with self._talk(route, port) as talk:
+            reply = talk.announce(request, url_data)
         return AnnounceReply(
             interval=reply.interval_s or None,
             complete=reply.seeders,
@@ -77,9 +72,30 @@ class UdpTracker:
             peers=tuple((host, peer_port, None) for host, peer_port in reply.addresses),
         )
 
+    def scrape(self, route: Route, port: int, swarm_id: bytes) -> SwarmCounts:
+        """Ask for the figures of one swarm. A tracker that does not know it says zeros."""
+        with self._talk(route, port) as talk:
+            reply = talk.scrape(swarm_id)
+        if not reply.figures:
+            raise TrackerError("it tells no figures")
+        complete, downloaded, incomplete = reply.figures[0]
+        return SwarmCounts(complete=complete, downloaded=downloaded, incomplete=incomplete)
+
+    @contextmanager
+    def _talk(self, route: Route, port: int) -> Iterator[_Talk]:
+        family = socket.AF_INET6 if route.is_ipv6 else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            try:
+                if route.pinned:
+                    sock.bind((route.local, 0))
+                sock.connect((route.remote, port))
+                yield _Talk(self, sock, route, port)
+            except OSError as error:
+                raise TrackerUnreachable(error.strerror or str(error)) from error
+
 
 class _Talk:
-    """One announce on its socket."""
+    """One announce or scrape on its socket."""
 
     def __init__(self, client: UdpTracker, sock: Any, route: Route, port: int) -> None:
         self._client = client
@@ -89,9 +105,18 @@ class _Talk:
         self._give_up_at = client._clock() + client._limits.total_s
 
     def announce(self, request: AnnounceRequest, url_data: str) -> udp.AnnounceReply:
+        return self._with_good_connection(lambda: self._announce(request, url_data))
+
+    def scrape(self, swarm_id: bytes) -> udp.ScrapeReply:
+        def ask(transaction: int) -> bytes:
+            return udp.encode_request(udp.ScrapeRequest(self._connected(), transaction, (swarm_id,)))
+
+        return self._with_good_connection(lambda: self._ask(ask, udp.ScrapeReply))
+
+    def _with_good_connection(self, talk: Callable[[], _R]) -> _R:
         fresh = self._connection() is None
         try:
-            return self._announce(request, url_data)
+            return talk()
         except TrackerUnreachable:
             raise
         except TrackerError:
@@ -99,7 +124,7 @@ class _Talk:
                 raise
         # It may have been restarted and not know the connection id any more.
         self._client._connections.pop(self._server, None)
-        return self._announce(request, url_data)
+        return talk()
 
     def _announce(self, request: AnnounceRequest, url_data: str) -> udp.AnnounceReply:
         def ask(transaction: int) -> bytes:

@@ -209,16 +209,31 @@ def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
 
 
 def encode_compact_reply(
-    *, interval: int, min_interval: int, complete: int, incomplete: int, peers: bytes, peers6: bytes
+    *,
+    interval: int,
+    min_interval: int,
+    complete: int,
+    incomplete: int,
+    peers: bytes,
+    peers6: bytes,
+    external_ip: bytes,
 ) -> bytes:
-    """Return a bencoded reply with compact peers (BEP 23); `peers6` (BEP 7) is there only when not empty."""
-    head = b"d8:completei%de10:incompletei%de8:intervali%de12:min intervali%de5:peers%d:%b" % (
-        complete,
-        incomplete,
-        interval,
-        min_interval,
-        len(peers),
-        peers,
+    """Return a bencoded reply with compact peers (BEP 23); `peers6` (BEP 7) is there only when not empty.
+
+    `external_ip` is where the request came from, 4 or 16 bytes (BEP 24).
+    """
+    head = (
+        b"d8:completei%de11:external ip%d:%b10:incompletei%de8:intervali%de12:min intervali%de5:peers%d:%b"
+        % (
+            complete,
+            len(external_ip),
+            external_ip,
+            incomplete,
+            interval,
+            min_interval,
+            len(peers),
+            peers,
+        )
     )
     return b"%b6:peers6%d:%be" % (head, len(peers6), peers6) if peers6 else head + b"e"
 
@@ -230,18 +245,24 @@ def encode_list_reply(
     complete: int,
     incomplete: int,
     peers: Iterable[tuple[bytes | None, str, int]],
+    external_ip: bytes,
 ) -> bytes:
     """Return a bencoded reply with a list of dictionaries (BEP 3): peer id (None: left out), host, port."""
     items = []
     for peer_id, host, port in peers:
         named = b"" if peer_id is None else b"7:peer id%d:%b" % (len(peer_id), peer_id)
         items.append(b"d2:ip%d:%b%b4:porti%dee" % (len(host), host.encode("ascii"), named, port))
-    return b"d8:completei%de10:incompletei%de8:intervali%de12:min intervali%de5:peersl%bee" % (
-        complete,
-        incomplete,
-        interval,
-        min_interval,
-        b"".join(items),
+    return (
+        b"d8:completei%de11:external ip%d:%b10:incompletei%de8:intervali%de12:min intervali%de5:peersl%bee"
+        % (
+            complete,
+            len(external_ip),
+            external_ip,
+            incomplete,
+            interval,
+            min_interval,
+            b"".join(items),
+        )
     )
 
 
@@ -258,12 +279,17 @@ def encode_json_reply(swarm_id: bytes, peers: Iterable[tuple[bytes, str, int]]) 
     return f'{{"IdHash":"{swarm_id.hex()}","Peers":{{{",".join(items)}}}}}'.encode()
 
 
-def encode_failure(reason: str, dialect: Dialect) -> bytes:
-    """Return a failure reason in the dialect."""
+def encode_failure(reason: str, dialect: Dialect, retry_in: int | Literal["never"] | None = None) -> bytes:
+    """Return a failure reason in the dialect; `retry_in` minutes, or never (BEP 31)."""
     if dialect == "microtorr":
         return json.dumps({"failure reason": reason}).encode()
     raw = reason.encode()
-    return b"d14:failure reason%d:%be" % (len(raw), raw)
+    retry = b"" if retry_in is None else b"8:retry in" + _bencoded(retry_in)
+    return b"d14:failure reason%d:%b%be" % (len(raw), raw, retry)
+
+
+def _bencoded(retry_in: int | Literal["never"]) -> bytes:
+    return b"5:never" if retry_in == "never" else b"i%de" % retry_in
 
 
 # What encoding/json of Go writes differently from the character itself. The lone surrogates stand for bytes

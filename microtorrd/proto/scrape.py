@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from urllib.parse import quote_from_bytes
+from urllib.parse import quote_from_bytes, urlsplit, urlunsplit
 
 from microtorrd.errors import ClientError, TrackerError
 from microtorrd.proto.announce import MAX_REPLY_BYTES
@@ -35,6 +35,17 @@ def parse_scrape_query(raw: bytes) -> list[bytes]:
     if len(values) > MAX_SCRAPED:
         raise ClientError(f"info_hash is given more than {MAX_SCRAPED} times", parameter="info_hash")
     return [read_swarm_id(value, "info_hash") for value in values]
+
+
+def scrape_url(announce_url: str) -> str | None:
+    """Return where a tracker with this HTTP URL is scraped: the last part of its path says `scrape` where it
+    said `announce`. None where it does not begin with that: such a tracker knows no scrapes."""
+    parts = urlsplit(announce_url)
+    where, slash, last = parts.path.rpartition("/")
+    if not last.startswith("announce"):
+        return None
+    path = f"{where}{slash}scrape{last.removeprefix('announce')}"
+    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 
 def encode_scrape_query(swarm_ids: Iterable[bytes]) -> str:

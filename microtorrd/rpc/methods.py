@@ -49,6 +49,7 @@ NOTE_KINDS = (
     "completed",
     "storage_failed",
     "tracker_announced",
+    "tracker_scraped",
     "tracker_failed",
     "peer_joined",
     "peer_left",

@@ -190,6 +190,7 @@ class Tracker(TypedDict):
     peers_received: int | None
     seeders: int | None
     leechers: int | None
+    downloaded: Annotated[int | None, Meta(description="how often somebody finished, as it was scraped")]
     message: str | None
 
 
@@ -229,7 +230,9 @@ class Stats(TypedDict):
     limits: Limits
     listen_port: Annotated[int | None, Meta(description="where peers reach it")]
     listen_addresses: list[Any]
-    external_addresses: Annotated[list[str], Meta(description="where peers say that they see us")]
+    external_addresses: Annotated[
+        list[str], Meta(description="where peers and trackers say that they see us")
+    ]
     tracker_port: Annotated[int | None, Meta(description="null: the tracker is not enabled")]
     started_at: str
     uptime_s: float

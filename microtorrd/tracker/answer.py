@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from microtorrd import logs
 from microtorrd.errors import ClientError
@@ -114,7 +114,7 @@ class Answerer:
             swarms = self._service.scrape(parse_scrape_query(raw_query))
             return Answer(200, BENCODED, encode_scrape_reply(swarms))
         except ClientError as error:
-            return _failure(str(error), "bittorrent")
+            return _failure(str(error), "bittorrent", retry_in=error.retry_in)
         except Exception as error:
             self._log.error("scrape_failed", query=raw_query, host=origin.socket_host, exc_info=error)
             return _failure(_INTERNAL, "bittorrent")
@@ -133,17 +133,17 @@ class Answerer:
             source = self._sources.source(origin.socket_host, origin.forwarded_for)
             sample = self._service.announce(request, dialect, source, self._clock())
             if dialect == "bittorrent":
-                answer = Answer(200, BENCODED, self._bencoded(request, sample))
+                answer = Answer(200, BENCODED, self._bencoded(request, sample, source.host))
             else:
                 answer = self._microtorr(request, source, sample)
         except ClientError as error:
             failure = str(error)
-            answer = _failure(failure, dialect)
+            answer = _failure(failure, dialect, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():
             self._on_request(_note(raw_query, origin, dialect, request, failure))
         return answer
 
-    def _bencoded(self, request: AnnounceRequest, sample: Sample) -> bytes:
+    def _bencoded(self, request: AnnounceRequest, sample: Sample, external_ip: bytes) -> bytes:
         if request.compact:
             return encode_compact_reply(
                 interval=self._settings.interval,
@@ -152,6 +152,7 @@ class Answerer:
                 incomplete=sample.incomplete,
                 peers=sample.entries,
                 peers6=sample.entries6,
+                external_ip=external_ip,
             )
         return encode_list_reply(
             interval=self._settings.interval,
@@ -161,6 +162,7 @@ class Answerer:
             peers=[
                 (None if request.no_peer_id else peer.peer_id, *unpack(peer.entry)) for peer in sample.named
             ],
+            external_ip=external_ip,
         )
 
     def _microtorr(self, request: AnnounceRequest, source: Source, sample: Sample) -> Answer:
@@ -174,9 +176,11 @@ class Answerer:
         return Answer(200, JSON, encode_json_reply(request.swarm_id, peers))
 
 
-def _failure(reason: str, dialect: Dialect, *, status: int = 400) -> Answer:
+def _failure(
+    reason: str, dialect: Dialect, *, status: int = 400, retry_in: int | Literal["never"] | None = None
+) -> Answer:
     """A refusal: the MicroTorr dialect has the status besides, BitTorrent's clients read 200 only."""
-    body = encode_failure(reason, dialect)
+    body = encode_failure(reason, dialect, retry_in)
     return Answer(status, JSON, body) if dialect == "microtorr" else Answer(200, BENCODED, body)
 
 

@@ -30,6 +30,9 @@ from microtorrd.tracker.store import Peer, PeerStore, Sample, StoreSize
 #: Peers looked at in one step of forgetting: about 2 ms.
 EXPIRE_STEP = 1000
 
+#: When a client that found no room may ask again: by then some swarm has been forgotten, or none will be.
+FULL_RETRY_MINUTES = 15
+
 _NOTHING = Sample(complete=0, incomplete=0)
 
 
@@ -100,7 +103,9 @@ class TrackerService:
             named=dialect == "microtorr" or not request.compact,
         )
         if sample is None:
-            raise ClientError("the tracker is full: it takes no more swarms at the moment")
+            raise ClientError(
+                "the tracker is full: it takes no more swarms at the moment", retry_in=FULL_RETRY_MINUTES
+            )
         return sample
 
     def host_of(self, request: AnnounceRequest, source: Source) -> bytes:

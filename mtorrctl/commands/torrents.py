@@ -289,6 +289,8 @@ TRACKER_COLUMNS = (
     Column("STATE", lambda row: row.get("state") or render.NOTHING, color=_answered),
     Column("PEERS", lambda row: render.by_name("peers", row.get("peers_received")), right=True),
     Column("SEEDERS", lambda row: render.by_name("seeders", row.get("seeders")), right=True),
+    Column("LEECHERS", lambda row: render.by_name("leechers", row.get("leechers")), right=True),
+    Column("FINISHED", lambda row: render.by_name("downloaded", row.get("downloaded")), right=True),
     Column("LAST", lambda row: render.moment(row.get("last_announce_at"))),
     Column("NEXT", lambda row: render.moment(row.get("next_announce_at"))),
     Column("MESSAGE", lambda row: row.get("message") or "", color=_answered, gives_way=True),
@@ -312,7 +314,8 @@ def trackers(id: str, as_json: bool, socket: str | None) -> None:
     """Show the trackers of a torrent and how each of them answered last.
 
     With --json it prints a list of objects: url, tier, dialect, state, last_announce_at, next_announce_at,
-    interval_s, peers_received, seeders, leechers, message.
+    interval_s, peers_received, seeders, leechers, downloaded (how often somebody finished, as the tracker
+    says when it is scraped, once an hour), message.
     """
     _show_table(socket, "trackers", id, columns=TRACKER_COLUMNS, as_json=as_json, nothing="it has no tracker")
 

@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from microtorrd.core.events import AddressesFound, Dial, DialFailed, Recall, SwarmSettings
 from microtorrd.core.ourselves import VOTERS_MAX, OwnAddresses
@@ -166,3 +168,18 @@ def test_who_gives_us_something_keeps_its_place() -> None:
 
 def test_without_an_address_of_ours_there_is_no_order() -> None:
     assert Ranking(OwnAddresses(), 1).priority("203.0.113.1", 1) is None
+
+
+@given(st.text(max_size=50), st.text(max_size=50))
+def test_what_trackers_say_of_us_does_no_harm(voter: str, text: str) -> None:
+    ourselves = OwnAddresses()
+    ourselves.told(voter, text)
+    assert ourselves.known() == []
+
+
+def test_trackers_vote_like_peers() -> None:
+    ourselves = OwnAddresses()
+    ourselves.told("192.0.2.1", "203.0.113.9")
+    assert ourselves.known() == []
+    ourselves.told("192.0.2.2", "203.0.113.9")
+    assert ourselves.known() == ["203.0.113.9"]

@@ -355,3 +355,42 @@ def test_figures_of_an_answer_stay_until_there_are_others() -> None:
     tracker = next(iter(trip.rounds.tiers))
     assert (tracker.seeders, tracker.leechers, tracker.peers, tracker.tracker_id) == (3, 4, 7, b"x")
     assert tracker.message == ""
+
+
+def test_who_answers_is_scraped_once_an_hour() -> None:
+    trip = Trip("a")
+    trip.ask()
+    trip.yes(interval_s=600)
+    assert trip.turn is not None
+    tracker = trip.turn.tracker
+    assert trip.rounds.wants_scrape(tracker, trip.now)
+    assert not trip.rounds.wants_scrape(tracker, trip.now + 3599)
+    trip.rounds.scraped(tracker, seeders=1, leechers=2, downloaded=3)
+    assert (tracker.seeders, tracker.leechers, tracker.downloaded) == (1, 2, 3)
+    assert trip.rounds.wants_scrape(tracker, trip.now + 3961)
+
+
+def test_who_tells_no_figures_is_asked_for_them_less_and_less() -> None:
+    trip = Trip("a")
+    trip.ask()
+    trip.yes(interval_s=600)
+    assert trip.turn is not None
+    tracker, waits = trip.turn.tracker, []
+    for _ in range(8):
+        now = max(tracker.scrape_at, 0.0)
+        assert trip.rounds.wants_scrape(tracker, now)
+        trip.rounds.not_scraped(tracker, now)
+        waits.append(tracker.scrape_at - now)
+    assert waits == [7200, 14_400, 28_800, 57_600, 86_400, 86_400, 86_400, 86_400]
+    assert trip.state("a") == "working"
+
+
+def test_no_scrapes_in_the_microtorr_dialect_and_none_after_the_end() -> None:
+    trip, other = Trip("a", "microtorr"), Trip("a")
+    for one in (trip, other):
+        one.ask()
+        one.yes()
+    other.rounds.close()
+    for one in (trip, other):
+        assert one.turn is not None
+        assert not one.rounds.wants_scrape(one.turn.tracker, one.now)

@@ -51,6 +51,13 @@ def test_a_swarm_around_it(loopback_meeting: Meeting, tmp_path: Path, scheme: st
         wait_until_seeding(leecher)
         wait_for_status(leecher, seeders=2, leechers=0)
         assert opentracker.scrape(swarm) == {"complete": 2, "downloaded": 1, "incomplete": 0}
+        # A daemon that comes later is told the same when it scrapes.
+        late = meeting.daemon("late")
+        meeting.add(late, file, "--seed", str(content))
+        wait_for_status(late, state="working", seeders=3, leechers=0, downloaded=1)
+        assert opentracker.scrape(swarm) == {"complete": 3, "downloaded": 1, "incomplete": 0}
+        late.call("torrent.pause", id="all")
+        wait_until_scraped(opentracker, swarm, complete=2)
         leecher.call("torrent.pause", id="all")
         wait_until_scraped(opentracker, swarm, complete=1)
 

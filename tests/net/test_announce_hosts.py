@@ -225,6 +225,21 @@ def test_newcomers_go_at_once_until_they_are_many() -> None:
     assert gate.newcomer_delay(200.0, chance) == 0.0  # later, one more is a single one again
 
 
+def test_what_can_wait_goes_when_there_is_room() -> None:
+    gate = HostGate(LIMITS)
+    assert gate.is_calm(0.0)
+    gate.add(Ask("a"))
+    assert not gate.is_calm(0.0), "somebody waits"
+    gate.next(0.0)
+    assert gate.is_calm(0.0)
+    for _ in range(4):
+        gate.newcomer_delay(0.0, random.Random(1))
+    assert not gate.is_calm(0.0), "a crowd is on its way"
+    assert gate.is_calm(1.0)
+    gate.drain()
+    assert not gate.is_calm(1.0)
+
+
 def test_a_host_that_nobody_needs_is_forgotten() -> None:
     door = Door()
     assert door.gate.is_idle(door.now)

@@ -30,6 +30,7 @@ from microtorrd.net.tracker_client import ClientLimits
 from microtorrd.net.tracker_http import HttpLimits
 from microtorrd.net.tracker_udp import UdpLimits
 from microtorrd.proto import udp_announce as udp
+from microtorrd.proto.scrape import SwarmCounts, encode_scrape_reply
 from tests.net.trackers import (
     EMPTY,
     GO_REFUSAL,
@@ -530,6 +531,7 @@ def test_what_people_see_of_a_tracker(session: Session) -> None:
         peers_received=None,
         seeders=None,
         leechers=None,
+        downloaded=None,
         message="",
     )
     with closing(tracker), running(torrent):
@@ -564,6 +566,38 @@ def test_what_people_see_of_a_tracker(session: Session) -> None:
     )
 
 
+def test_a_tracker_that_answers_is_scraped(session: Session) -> None:
+    tracker = FakeTracker(lambda _: http(EMPTY))
+    tracker.figures = lambda _: http(encode_scrape_reply({INFO_HASH: SwarmCounts(5, 7, 6)}))
+    torrent = session.torrent([tracker.url], announce_as="bittorrent")
+    with closing(tracker), running(torrent):
+        session.until(lambda: len(session.notes) == 2)
+        row = status(torrent)
+        assert (row.state, row.seeders, row.leechers, row.downloaded) == ("working", 5, 6, 7)
+    assert session.notes[1] == (
+        "tracker_scraped",
+        {
+            "url": tracker.url,
+            "tier": 0,
+            "dialect": "bittorrent",
+            "seeders": 5,
+            "leechers": 6,
+            "downloaded": 7,
+        },
+    )
+    assert len(tracker.scrapes) == 1
+
+
+def test_a_tracker_that_hates_scrapes_is_well(session: Session) -> None:
+    tracker = FakeTracker(lambda _: http(EMPTY))
+    torrent = session.torrent([tracker.url], announce_as="bittorrent")
+    with closing(tracker), running(torrent):
+        session.until(lambda: len(session.notes) == 1)
+        parted(session, torrent)
+        assert status(torrent).downloaded is None
+    assert [seen.event for seen in tracker.seen] == ["started", "stopped"]
+
+
 # ------------------------------------------------------------------------------------------- many torrents
 
 
@@ -579,6 +613,7 @@ def test_idle_torrents_cost_an_entry_and_no_greenlet(session: Session, crew: Cre
     torrents = many(session, 40, [tracker.url])
     with closing(tracker), running(*torrents):
         session.until(lambda: len(session.notes) == 40)
+        assert session.scheduler.quiet.wait(PATIENCE_S)
         gevent.sleep(0)
         assert session.scheduler.booked == 41  # and one for tidying up
         assert crew.alive() == ["test/announce schedule"]

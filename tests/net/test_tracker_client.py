@@ -26,6 +26,7 @@ from microtorrd.net.tracker_client import (
 from microtorrd.net.tracker_http import HttpLimits, HttpReply
 from microtorrd.net.tracker_udp import UdpLimits
 from microtorrd.proto.announce import AnnounceRequest
+from microtorrd.proto.scrape import SwarmCounts, encode_scrape_reply
 from microtorrd.proto.udp_announce import AnnounceRequest as UdpAnnounce
 from tests.net.trackers import (
     EMPTY,
@@ -105,6 +106,59 @@ def test_the_microtorr_query_byte_for_byte(announce: Client) -> None:
     )
     assert tracker.seen[0].headers["accept"] == "application/json"
     assert heard.addresses == [("192.0.2.9", 1111)]
+
+
+def scrape(client: Client, url: str) -> SwarmCounts:
+    place = place_of(url)
+    assert place is not None
+    return client.client.scrape(Question(url, place, "bittorrent", REQUEST))
+
+
+def test_a_scrape_by_http(announce: Client) -> None:
+    tracker = FakeTracker()
+    figures = {REQUEST.swarm_id: SwarmCounts(2, 9, 3), bytes(20): SwarmCounts(1, 1, 1)}
+    tracker.figures = lambda _: http(encode_scrape_reply(figures))
+    with closing(tracker):
+        assert scrape(announce, f"{tracker.url}?key=1") == SwarmCounts(complete=2, downloaded=9, incomplete=3)
+        with pytest.raises(TrackerError, match="it has no address for scrapes"):
+            scrape(announce, tracker.url.replace("announce", "a"))
+    assert [seen.target for seen in tracker.scrapes] == [
+        "/scrape?key=1&info_hash=%00%01%02%03%04%05%06%07%08%09%0A%0B%0C%0D%0E%0F%10%11%12%13"
+    ]
+
+
+def test_a_scrape_by_udp(announce: Client) -> None:
+    tracker = FakeUdpTracker()
+    with closing(tracker):
+        assert scrape(announce, tracker.url) == SwarmCounts(complete=3, downloaded=9, incomplete=4)
+        assert tracker.scrapes[0].info_hashes == (REQUEST.swarm_id,)
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "the reply is empty"),
+        (b"<html>", "the reply is a web page"),
+        (b"d5:filesdee", "it tells no figures"),
+        (b"d5:filesi1ee", "the reply has no files"),
+        (b"d14:failure reason2:noe", "no"),
+        (b"d5:filesd20:\0\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20\21\22\23d8:completei-1eeee", "no figures"),
+    ],
+)
+def test_a_scrape_that_tells_nothing(announce: Client, body: bytes, reason: str) -> None:
+    tracker = FakeTracker()
+    tracker.figures = lambda _: http(body)
+    with closing(tracker), pytest.raises(TrackerError, match=reason):
+        scrape(announce, tracker.url)
+
+
+def test_where_trackers_see_us(announce: Client) -> None:
+    told: list[tuple[str, str]] = []
+    announce.client.on_external_ip = lambda *pair: told.append(pair)
+    tracker = FakeTracker(lambda _: http(b"d11:external ip4:\xc0\x00\x02\x07" + EMPTY[1:]))
+    with closing(tracker):
+        announce(tracker.url)
+    assert told == [("127.0.0.1", "192.0.2.7")]
 
 
 def test_ip_is_our_address_on_the_way_to_the_tracker() -> None:

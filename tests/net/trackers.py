@@ -64,7 +64,8 @@ def both_dialects(seen: Seen) -> bytes:
 class FakeTracker:
     """Answers every request with the bytes that `answer` gives; `seen` are the requests so far.
 
-    `answer` may return None: then the tracker says nothing and keeps the connection open.
+    `answer` may return None: then the tracker says nothing and keeps the connection open. Scrapes are in
+    `scrapes` and answered by `figures`, by default with a refusal.
     """
 
     def __init__(
@@ -75,6 +76,8 @@ class FakeTracker:
         port: int = 0,
     ) -> None:
         self.seen: list[Seen] = []
+        self.scrapes: list[Seen] = []
+        self.figures: Callable[[Seen], bytes] = lambda _: http(b"no such page", "404 Not Found")
         self.answer = answer
         self.connections = 0
         self.open_now = 0
@@ -120,6 +123,10 @@ class FakeTracker:
                 pending += more
             head, _, pending = pending.partition(b"\r\n\r\n")
             seen = Seen(head)
+            if head.startswith(b"GET /scrape"):
+                self.scrapes.append(seen)
+                sock.sendall(self.figures(seen))
+                continue
             self.seen.append(seen)
             self._came.set()
             reply = self.answer(seen)
@@ -164,6 +171,7 @@ class FakeUdpTracker:
         host: str = "127.0.0.1",
     ) -> None:
         self.seen: list[udp.Request] = []
+        self.scrapes: list[udp.ScrapeRequest] = []
         self.came_from: list[tuple[str, int]] = []
         self.connection = 0x1122334455667788
         self._answer = answer or FakeUdpTracker.well
@@ -184,14 +192,19 @@ class FakeUdpTracker:
             case udp.AnnounceRequest(connection, transaction) if connection == self.connection:
                 peers = (("192.0.2.1", 6881),)
                 return [udp.encode_reply(udp.AnnounceReply(transaction, 900, 4, 3, peers))]
+            case udp.ScrapeRequest(connection, transaction, hashes) if connection == self.connection:
+                return [udp.encode_reply(udp.ScrapeReply(transaction, ((3, 9, 4),) * len(hashes)))]
         return [udp.encode_reply(udp.ErrorReply(request.transaction, "connection id unknown\x1b[2J"))]
 
     def _serve(self) -> None:
         while True:
             raw, address = self._sock.recvfrom(2048)
             request = udp.decode_request(raw)
-            self.seen.append(request)
-            self.came_from.append(address[:2])
+            if isinstance(request, udp.ScrapeRequest):
+                self.scrapes.append(request)
+            else:
+                self.seen.append(request)
+                self.came_from.append(address[:2])
             for reply in self._answer(self, request):
                 self._sock.sendto(reply, address)
 

@@ -261,28 +261,28 @@ def test_of_two_peers_with_one_id_the_later_is_told() -> None:
 
 
 FIGURES = {"interval": 900, "min_interval": 60, "complete": 3, "incomplete": 4}
+HERE = bytes([192, 0, 2, 7])
 
 
 def test_the_compact_reply_both_ways() -> None:
     peers = b"\x7f\x00\x00\x01\x1a\xe1" + b"\xc0\x00\x02\x01\x00\x01"
     peers6 = bytes(15) + b"\x01\x00\x02"
-    raw = encode_compact_reply(**FIGURES, peers=peers, peers6=peers6)
+    raw = encode_compact_reply(**FIGURES, external_ip=HERE, peers=peers, peers6=peers6)
     assert raw == (
-        b"d8:completei3e10:incompletei4e8:intervali900e12:min intervali60e5:peers12:"
-        + peers
-        + b"6:peers618:"
-        + peers6
-        + b"e"
+        b"d8:completei3e11:external ip4:\xc0\x00\x02\x0710:incompletei4e"
+        b"8:intervali900e12:min intervali60e5:peers12:" + peers + b"6:peers618:" + peers6 + b"e"
     )
     assert parse_reply(raw, "bittorrent") == AnnounceReply(
-        **FIGURES, peers=(("127.0.0.1", 6881, None), ("192.0.2.1", 1, None), ("::1", 2, None))
+        **FIGURES,
+        external_ip="192.0.2.7",
+        peers=(("127.0.0.1", 6881, None), ("192.0.2.1", 1, None), ("::1", 2, None)),
     )
-    assert b"peers6" not in encode_compact_reply(**FIGURES, peers=b"", peers6=b"")
+    assert b"peers6" not in encode_compact_reply(**FIGURES, external_ip=HERE, peers=b"", peers6=b"")
 
 
 def test_the_list_reply_both_ways() -> None:
     peers = [(b"\xff" * 20, "192.0.2.1", 1), (None, "2001:db8::1", 65535)]
-    raw = encode_list_reply(**FIGURES, peers=peers)
+    raw = encode_list_reply(**FIGURES, external_ip=HERE, peers=peers)
     assert bencode.decode(raw, require_sorted=True) == {
         b"complete": 3,
         b"incomplete": 4,
@@ -292,9 +292,12 @@ def test_the_list_reply_both_ways() -> None:
             {b"ip": b"192.0.2.1", b"peer id": b"\xff" * 20, b"port": 1},
             {b"ip": b"2001:db8::1", b"port": 65535},
         ],
+        b"external ip": HERE,
     }
     assert parse_reply(raw, "bittorrent") == AnnounceReply(
-        **FIGURES, peers=(("192.0.2.1", 1, b"\xff" * 20), ("2001:db8::1", 65535, None))
+        **FIGURES,
+        external_ip="192.0.2.7",
+        peers=(("192.0.2.1", 1, b"\xff" * 20), ("2001:db8::1", 65535, None)),
     )
 
 
@@ -402,15 +405,17 @@ def test_a_tracker_may_say_when_to_come_back(retry_in: Any, retry_s: int | None)
 def test_a_million_peers_are_refused_and_thousands_cut() -> None:
     with pytest.raises(TrackerError, match="longer than"):
         parse_reply(
-            encode_compact_reply(**FIGURES, peers=b"\x01\x02\x03\x04\x05\x06" * 10**6, peers6=b""),
+            encode_compact_reply(
+                **FIGURES, external_ip=HERE, peers=b"\x01\x02\x03\x04\x05\x06" * 10**6, peers6=b""
+            ),
             "bittorrent",
         )
     many = encode_compact_reply(
-        **FIGURES, peers=b"\x01\x02\x03\x04\x05\x06" * 10_000, peers6=b"\x01" * 18_000
+        **FIGURES, external_ip=HERE, peers=b"\x01\x02\x03\x04\x05\x06" * 10_000, peers6=b"\x01" * 18_000
     )
     assert len(many) < MAX_REPLY_BYTES
     assert len(parse_reply(many, "bittorrent").peers) == MAX_REPLY_PEERS
-    many = encode_list_reply(**FIGURES, peers=[(None, "192.0.2.1", 1)] * 4000)
+    many = encode_list_reply(**FIGURES, external_ip=HERE, peers=[(None, "192.0.2.1", 1)] * 4000)
     assert len(parse_reply(many, "bittorrent").peers) == MAX_REPLY_PEERS
     many = encode_json_reply(ID, [(b"%020d" % number, "192.0.2.1", 1) for number in range(2000)])
     assert len(parse_reply(many, "microtorr").peers) == MAX_REPLY_PEERS
@@ -475,4 +480,6 @@ def test_a_reply_raises_nothing_but_tracker_error(raw: bytes, dialect: Dialect, 
 
 def test_failures_in_both_dialects() -> None:
     assert encode_failure("port is missing", "bittorrent") == b"d14:failure reason15:port is missinge"
+    assert encode_failure("full", "bittorrent", 15) == b"d14:failure reason4:full8:retry ini15ee"
+    assert encode_failure("no", "bittorrent", "never") == b"d14:failure reason2:no8:retry in5:nevere"
     assert encode_failure("port is missing", "microtorr") == b'{"failure reason": "port is missing"}'

@@ -17,6 +17,7 @@ from microtorrd.proto.scrape import (
     encode_scrape_reply,
     parse_scrape_query,
     parse_scrape_reply,
+    scrape_url,
 )
 
 ids = st.binary(min_size=20, max_size=20)
@@ -85,3 +86,21 @@ def test_a_reply_raises_nothing_but_tracker_error(raw: bytes) -> None:
         parse_scrape_reply(raw)
     except TrackerError as error:
         assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("announce", "scrape"),
+    [
+        ("http://t.example/announce", "http://t.example/scrape"),
+        ("https://t.example:8/x/announce", "https://t.example:8/x/scrape"),
+        ("http://t.example/announce.php?passkey=x", "http://t.example/scrape.php?passkey=x"),
+        ("http://t.example/announce?x2%0644", "http://t.example/scrape?x2%0644"),
+        ("http://t.example/a", None),
+        ("http://t.example/announce/passkey", None),
+        ("http://t.example/", None),
+        ("http://t.example", None),
+        ("http://t.example/x?a=/announce", None),
+    ],
+)
+def test_where_a_tracker_is_scraped(announce: str, scrape: str | None) -> None:
+    assert scrape_url(announce) == scrape

@@ -10,6 +10,7 @@ from urllib.parse import quote_from_bytes
 import gevent
 import pytest
 
+from microtorrd.errors import TrackerError
 from microtorrd.greenlets import Crew
 from microtorrd.proto import bencode
 from microtorrd.proto.announce import AnnounceRequest, encode_query, parse_reply
@@ -287,3 +288,28 @@ def test_what_is_our_fault_is_logged_and_not_told(
     lines = [line for line in log_lines() if line["level"] == "error"]
     assert [line["event"] for line in lines] == ["announce_failed", "announce_failed", "scrape_failed"]
     assert all("secret of the house" in line["exception"] for line in lines)
+
+
+# -------------------------------------------------------------------------------------- what clients may count on
+
+
+def test_clients_are_told_where_they_come_from(stage: Stage) -> None:
+    request = AnnounceRequest(swarm_id=bytes(20), peer_id=b"p" * 20, port=1, left=1, ip="192.0.2.1")
+    with stage.talk() as talker:
+        for is_compact in (True, False):
+            query = encode_query(request._replace(compact=is_compact), "bittorrent")
+            reply = parse_reply(talker.ask(f"/announce?{query}").body, "bittorrent")
+            assert reply.external_ip == "127.0.0.1"
+
+
+def test_a_full_tracker_says_when_to_come_back(crew: Crew) -> None:
+    stage = Stage(crew, max_swarms=1)
+    stage.server.start()
+    with stage.talk() as talker:
+        for swarm in (b"a" * 20, b"b" * 20):
+            request = AnnounceRequest(swarm_id=swarm, peer_id=b"p" * 20, port=1, left=1)
+            body = talker.ask(f"/announce?{encode_query(request, 'bittorrent')}").body
+    stage.server.close()
+    with pytest.raises(TrackerError, match="full") as caught:
+        parse_reply(body, "bittorrent")
+    assert caught.value.retry_s == 15 * 60
