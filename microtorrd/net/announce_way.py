@@ -190,7 +190,7 @@ class Way(Entry):
         self._scrape(turn)
 
     def _scrape(self, turn: Turn) -> None:
-        """Ask for the figures, too, unless many announces are waiting to go there: then after the next one."""
+        """Ask for the figures, too, unless many wait to be sent there: then after the next announce."""
         scheduler, place = self.owner.scheduler, turn.tracker.place
         if self.scrape_errand is not None or place is None or not scheduler.is_calm(place):
             return

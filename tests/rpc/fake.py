@@ -242,6 +242,7 @@ class FakeSession:
                 "peers_received": 3,
                 "seeders": 2,
                 "leechers": None,
+                "downloaded": None,
                 "message": None,
             }
             for number, tier in enumerate(what.trackers)

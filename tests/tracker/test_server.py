@@ -290,7 +290,7 @@ def test_what_is_our_fault_is_logged_and_not_told(
     assert all("secret of the house" in line["exception"] for line in lines)
 
 
-# -------------------------------------------------------------------------------------- what clients may count on
+# --------------------------------------------------------------------------- what clients may count on
 
 
 def test_clients_are_told_where_they_come_from(stage: Stage) -> None:
