@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,10 @@ http {{
     listen 127.0.0.1:{port}; root {place}/www;
     location /whole/ {{ alias {place}/www/; max_ranges 0; }}
     location /moved/ {{ rewrite ^/moved/(.*)$ /$1 redirect; }}
-    location /busy/ {{ return 503; }}
+    location /busy/ {{ add_header Retry-After 120 always; return 503; }}
+    location /loop/ {{ return 302 $uri; }}
+    location /wrong/ {{ alias {place}/wrong/; }}
+    location /hang/ {{ proxy_pass http://127.0.0.1:{silent}; proxy_read_timeout 600s; }}
     location /gone/ {{ return 410; }}
   }}
 }}
@@ -54,8 +58,11 @@ class Nginx:
         self.www = place / "www"
         self.www.mkdir(parents=True)
         self.port = closed_port()
+        #: What is behind it takes connections and says nothing.
+        self._silent = socket.create_server(("127.0.0.1", 0))
+        silent = self._silent.getsockname()[1]
         config = place / "nginx.conf"
-        config.write_text(CONFIG.format(place=place, port=self.port))
+        config.write_text(CONFIG.format(place=place, port=self.port, silent=silent))
         # Its own user may not read a test's directory: the worker runs as whoever runs the tests.
         if os.geteuid() == 0:
             config.write_text(f"user root;{config.read_text()}")
@@ -86,6 +93,7 @@ class Nginx:
     def close(self) -> None:
         self._process.terminate()
         self._process.wait(START_S)
+        self._silent.close()
 
 
 @pytest.fixture
@@ -98,8 +106,8 @@ def nginx(tmp_path: Path) -> Iterator[Nginx]:
     nginx.close()
 
 
-def add(daemon: Daemon, content: Path, url: str) -> None:
-    recipe = Recipe(trackers=(("http://127.0.0.1:9/announce",),), web_seeds=(url,), piece_length=256 << 10)
+def add(daemon: Daemon, content: Path, *urls: str) -> None:
+    recipe = Recipe(trackers=(("http://127.0.0.1:9/announce",),), web_seeds=urls, piece_length=256 << 10)
     metainfo = create(str(content), str(daemon.directory / f"{content.name}.mtorrent"), recipe).path
     added = mtorrctl(daemon, "add", metainfo)
     assert added.returncode == 0, added.stderr
@@ -164,3 +172,36 @@ def test_a_small_file_without_ranges(nginx: Nginx, make_daemon: MakeDaemon) -> N
     add(leecher, content, f"{nginx.url}whole/")
     wait_until(leecher, lambda row: row["state"] == "seeding")
     assert filecmp.cmp(content, leecher.save_to / "file.bin", shallow=False)
+
+
+@pytest.mark.parametrize(
+    ("where", "state", "retry_s"),
+    [
+        ("nowhere/", "resting", 3500),
+        ("busy/", "resting", 110),
+        ("loop/", "resting", 1700),
+        ("wrong/", "banned", 0),
+        ("hang/", "idle", 0),
+    ],
+)
+def test_a_bad_place_beside_a_good_one(
+    nginx: Nginx, make_daemon: MakeDaemon, where: str, state: str, retry_s: int
+) -> None:
+    content = nginx.www / "file.bin"
+    content.write_bytes(random.Random(1).randbytes(9 * MIB))
+    wrong = nginx.place / "wrong" / "file.bin"
+    wrong.parent.mkdir()
+    wrong.write_bytes(random.Random(2).randbytes(9 * MIB))
+    leecher = make_daemon("leecher")
+    add(leecher, content, f"{nginx.url}{where}", nginx.url)
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert filecmp.cmp(content, leecher.save_to / "file.bin", shallow=False)
+    bad, good = leecher.call("torrent.show", id="all")["web_seeds"]
+    assert (bad["state"], good["state"]) == (state, "idle")
+    assert (bad["retry_in_s"] or 0) >= retry_s
+    assert leisurely(nginx, where) <= 6
+
+
+def leisurely(nginx: Nginx, where: str) -> int:
+    """How often that place was asked; one whose bytes had to be seen to be wrong does not count."""
+    return 0 if where == "wrong/" else sum(path.startswith(f"/{where}") for *_, path in nginx.requests())
