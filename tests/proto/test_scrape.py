@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from microtorrd.core.tiers import place_of
 from microtorrd.errors import ClientError, TrackerError
 from microtorrd.proto import bencode
 from microtorrd.proto.scrape import (
@@ -104,3 +105,11 @@ def test_a_reply_raises_nothing_but_tracker_error(raw: bytes) -> None:
 )
 def test_where_a_tracker_is_scraped(announce: str, scrape: str | None) -> None:
     assert scrape_url(announce) == scrape
+
+
+@given(st.text(max_size=60))
+def test_any_url_that_can_be_asked_has_a_place_for_scrapes_or_none(rest: str) -> None:
+    url = f"http://t.example/{rest}"
+    if place_of(url) is not None:
+        found = scrape_url(url)
+        assert found is None or place_of(found) == place_of(url)
