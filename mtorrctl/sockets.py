@@ -30,6 +30,8 @@ class Refusal:
         if isinstance(self.error, FileNotFoundError | NotADirectoryError):
             return f"{self.path}: not there"
         if isinstance(self.error, ConnectionRefusedError):
+            if not _is_socket(self.path):
+                return f"{self.path}: is no socket"
             return f"{self.path}: nobody answers (left by a daemon that has ended)"
         if isinstance(self.error, BlockingIOError | TimeoutError):
             return f"{self.path}: the daemon does not answer"
@@ -106,6 +108,13 @@ def _explain_permission(path: str) -> Unreachable:
         f"{what}: {rights}, and you are not in the group {group}",
         f"join it with `sudo usermod -aG {group} {me}`, then log in again",
     )
+
+
+def _is_socket(path: str) -> bool:
+    try:
+        return stat.S_ISSOCK(os.stat(path).st_mode)
+    except OSError:  # gone meanwhile: it was one
+        return True
 
 
 def _nearest_visible(path: str) -> tuple[str, os.stat_result]:

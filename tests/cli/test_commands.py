@@ -493,6 +493,15 @@ def test_no_daemon_is_3_and_says_what_was_tried(lone_shell: Shell) -> None:
         assert lone_shell.run(*arguments, stdin=mtorrent()).code == 3
 
 
+@pytest.mark.parametrize("name", ["a directory", "a file"])
+def test_what_is_no_socket_is_called_so(lone_shell: Shell, name: str) -> None:
+    path = lone_shell.directory / name
+    path.mkdir() if name == "a directory" else path.write_text("")
+    ran = lone_shell.run("--socket", path, "list")
+    assert (ran.code, ran.out) == (3, "")
+    assert f"{path}: is no socket" in ran.err
+
+
 def test_a_stale_socket_is_called_so(shell: Shell, house: House) -> None:
     path = shell.directory / "stale.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as dead:
