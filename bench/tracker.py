@@ -51,8 +51,7 @@ class Case(NamedTuple):
     @property
     def words(self) -> str:
         """For the table."""
-        how = "one a connection" if self.close else "kept alive"
-        return f"announces over HTTP, {self.connections:,} connections, {how}"
+        return f"{self.connections:,} connections, {'one a connection' if self.close else 'kept alive'}"
 
 
 CASES = [Case(connections, close) for connections in (32, 1000) for close in (False, True)]
@@ -78,8 +77,8 @@ def rows(rounds: int) -> list[Row]:
         found = []
         for case in CASES:
             aim = "≥ 0.5" if case.close else "≥ 1.0"
-            rate = Row(case.words, "/s", aim, other="opentracker")
-            cost = Row(f"CPU time of one, {case.connections:,} connections", "µs", "–", other="opentracker")
+            rate = Row(f"announces over HTTP, {case.words}", "/s", aim, other="opentracker")
+            cost = Row(f"CPU time of one, {case.words}", "µs", "–", other="opentracker")
             load = requests(swarms, generator, close=case.close)
             for _ in range(pairs):
                 one, other = (measure(server, load, case) for server in (ours, theirs))
