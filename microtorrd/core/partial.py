@@ -94,8 +94,8 @@ class Partial:
 
     def lend(self, peer: Peer, most: int, now: float) -> list[Block]:
         """Ask this peer for free blocks, in order: one at least, then as long as they are no more than `most`
-        units, none of them larger than it serves."""
-        free, largest = self.free, peer.largest_block
+        units, none of them larger than suits it."""
+        free, largest = self.free, peer.block_bytes()
         taken: list[Block] = []
         units = 0
         while free and units < most:

@@ -293,7 +293,7 @@ class Peer:
         return self.pipeline.depth - self.pipeline.out
 
     def block_bytes(self) -> int:
-        """The size of blocks in which a piece is begun that it is to send."""
+        """The size of the blocks that it is asked for now, at most."""
         return self.largest_block if self.pipeline.rate >= LARGE_BLOCKS_RATE else BLOCK_BYTES
 
     def due_s(self, now: float) -> float:

@@ -86,6 +86,18 @@ def test_what_is_left_of_large_blocks_is_split_for_whoever_takes_over() -> None:
     assert of(rig.deliver(2), Store)
 
 
+@pytest.mark.parametrize("rate", [1e6, 0.0])
+def test_what_is_left_of_large_blocks_is_split_for_a_slower_peer(rate: float) -> None:
+    rig = Rig(".", blocks=16)
+    joined(rig, 1)
+    rig.say(1, Unchoke())
+    rig.deliver(1, 1)
+    rig.leave(1)
+    joined(rig, 2, rate=rate)
+    rig.say(2, Unchoke())
+    assert sizes(rig, 2) == {BLOCK_BYTES} and len(rig.lent[2]) == 8
+
+
 def test_a_stalled_peer_loses_a_large_block_to_one_that_serves_only_small_ones() -> None:
     rig = Rig(".", blocks=8)
     joined(rig, 1)
