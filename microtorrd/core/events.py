@@ -438,7 +438,7 @@ class PeerView:
     up_bytes: int
     down_bytes_per_s: float
     up_bytes_per_s: float
-    requests_out: int  # blocks asked and not received
+    requests_out: int  # blocks of 16 KiB asked and not received
     client: str = ""  # what it calls itself in the extended handshake, "" when it did not say
     source: Source = "incoming"  # how we came to know it
     upload_only: bool = False  # it wants nothing more, though it may not have everything (BEP 21)

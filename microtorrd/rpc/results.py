@@ -148,7 +148,7 @@ class Peer(TypedDict):
     up_bytes: int
     down_bytes_per_s: float
     up_bytes_per_s: float
-    requests_out: Annotated[int, Meta(description="blocks asked for and not yet received")]
+    requests_out: Annotated[int, Meta(description="blocks of 16 KiB asked for and not yet received")]
 
 
 class Peers(TypedDict):
