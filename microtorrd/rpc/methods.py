@@ -60,6 +60,9 @@ NOTE_KINDS = (
     "tracker_request",
 )
 
+#: Characters of what is wrong with a parameter: the decoder repeats wrong words of a choice as they are.
+MAX_PROBLEM = 300
+
 Handler = Callable[[Services, Any, Caller], object]
 
 
@@ -120,6 +123,8 @@ def _name_parameter(method: Method, problem: str) -> InvalidParams:
     if at_fault is None:
         return InvalidParams(f"params: {problem}")
     what, name, inside = at_fault.groups()
+    if len(what) > MAX_PROBLEM:
+        what = f"{what[:MAX_PROBLEM]}…"
     if "matching regex '^/" in what:
         what = "Expected an absolute path"
     return InvalidParams(f"{name}{inside}: {what[0].lower()}{what[1:]}", parameter=name)
