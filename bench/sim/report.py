@@ -20,7 +20,7 @@ lines between them, and looks at what two processors could not hold as daemons.
 ```
 make sim                                      # all of this page; a few minutes
 python -m bench.sim fairness churn            # some of it, only the table
-python -m bench.sim distribute-10000          # ten thousand, with 16 connections each: many minutes
+python -m bench.sim distribute-10000          # ten thousand, 16 connections each: many minutes, 6 GB or more
 ```
 
 The same seeds give the same figures. The model: an uplink serves its connections in turns, a block each;

@@ -378,7 +378,7 @@ SCENARIOS: dict[str, Scenario] = {
     "spread": partial(spread, 60),
 }
 
-#: Run only when asked for by name: many minutes, and a GB of memory or more.
+#: Run only when asked for by name: many minutes, and 6 GB of memory or more.
 LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64, connections=16)}
 
 
