@@ -105,7 +105,7 @@ class Machine:
         site = next(path for path in sys.path if path.endswith("-packages"))
         words = [str(self._root), sys.base_prefix, PREFIX, site, str(ROOT), " ".join(NEEDED)]
         self._unshare = subprocess.Popen(
-            [*UNSHARE, "--kill-child", "bash", "-c", BOOT, "boot", *words],
+            ["setpriv", "--pdeathsig", "KILL", *UNSHARE, "--kill-child", "bash", "-c", BOOT, "boot", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -197,6 +197,6 @@ def is_possible() -> bool:
     return (
         os.geteuid() == 0
         and SYSTEMD.exists()
-        and all(shutil.which(name) for name in ("unshare", "nsenter", "ip", "systemctl"))
+        and all(shutil.which(name) for name in ("setpriv", "unshare", "nsenter", "ip", "systemctl"))
         and subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
     )
