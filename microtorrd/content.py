@@ -302,6 +302,7 @@ class Content:
             intern(metainfo.dialect),
         )
         self.entries = metainfo.files
+        self.geometry = metainfo.geometry
         self.private = metainfo.private
         self.info_bytes = len(metainfo.raw_info)
         self.trackers = _shared(metainfo.trackers)

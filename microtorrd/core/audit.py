@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from bitarray.util import count_and
 
+from microtorrd.core.partial import OURSELVES
 from microtorrd.core.picker import blank
 
 if TYPE_CHECKING:
@@ -86,6 +87,9 @@ def _blocks(core: Core) -> None:
             assert block.begin == end, "blocks that do not follow each other"
             assert all(block.length <= peer.largest_block for peer in held_by), "a block that is too large"
             end += block.length
+            if block.filled_by == OURSELVES:
+                assert block.done and not any(block.view), "padding that is not zeros"
+                assert (block.begin, end) in swarm.geometry.zero_blocks(piece), "padding that is none"
             if block.holder is None and block.others:
                 assert all(peer.snubbed for peer in block.others), "free although asked"
                 assert block.units == 1, "a large block that is free although it may still come"

@@ -364,6 +364,7 @@ class Core:
     def _run(self, now: float) -> None:
         self.phase = Phase.RUNNING
         self.fetching.enabled = self.ending.waited
+        self.workshop.stirred = True  # there may be padding to make, which needs no peer
         if not self._announced:
             self._announced = True
             self.swarm.orders.append(Announce("started"))

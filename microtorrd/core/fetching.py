@@ -121,6 +121,8 @@ class Fetching:
     def refill_all(self, now: float) -> None:
         """Ask everybody with room; the fastest first in most choices, one by lot in the others."""
         self._workshop.stirred = False
+        if self.enabled:
+            self._workshop.make_blanks(now)
         ready = [peer for peer in self._swarm.peers.values() if self._ready(peer)]
         ready.sort(key=lambda peer: peer.pipeline.rate or float("inf"))  # a new one is tried at once
         self._hand_out(ready, now)
@@ -224,10 +226,13 @@ class Fetching:
 
     def _begin(self, peer: Peer, now: float) -> Partial | None:
         """A new piece for this peer, None: there is none, or no memory."""
-        if self._workshop.starved:
-            return None
-        piece = self._choose(peer, now)
-        return None if piece is None else self._workshop.begin(piece, now, peer.block_bytes())
+        workshop = self._workshop
+        while not workshop.starved and (piece := self._choose(peer, now)) is not None:
+            partial = workshop.begin(piece, now, peer.block_bytes())
+            if partial is None or partial.left:
+                return partial
+            workshop.store(partial)  # nothing but padding
+        return None
 
     def _choose(self, peer: Peer, now: float) -> int | None:
         picker = self._workshop.picker

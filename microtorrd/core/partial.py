@@ -12,6 +12,9 @@ A piece is cut into blocks of one size, which is that of `BLOCK_BYTES` unless a 
 ones begins it. All counts are in units of `BLOCK_BYTES`, also those begun: a block counts as its `units`.
 A free block that is too large for who is asked next is split. So that this is always possible, nobody keeps a
 claim on a large block that is free.
+
+Blocks of nothing but padding (BEP 47) are zeros that we fill in ourselves: done from the beginning, given by
+nobody, and in no count.
 """
 
 from __future__ import annotations
@@ -24,6 +27,11 @@ from typing import cast
 from microtorrd.core.events import PieceBuffer, Slot
 from microtorrd.core.peer import Peer
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
+
+#: Who fills blocks of padding: no peer.
+OURSELVES = -1
+
+ZEROS = bytes(BLOCK_BYTES)
 
 
 class Block(Slot):
@@ -50,6 +58,7 @@ class Partial:
         "holders",
         "left",
         "piece",
+        "size",
         "solo",
         "touched_at",
         "units",
@@ -63,12 +72,24 @@ class Partial:
         solo: bool,
         now: float,
         block_bytes: int = BLOCK_BYTES,
+        zeros: Sequence[tuple[int, int]] = (),
     ) -> None:
+        """`zeros`: what of it to fill in ourselves, see `Geometry.zero_blocks`."""
         self.piece = buffer.piece
         self.buffer = buffer
-        self.blocks = _cut(buffer, 0, buffer.size, block_bytes)
-        self.free = self.blocks[::-1]  # to be asked next: the last of the list
-        self.units = geometry.block_count(buffer.piece)
+        self.units = geometry.block_count(buffer.piece)  # to be fetched, as are the bytes of `size`
+        self.size = buffer.size
+        self.blocks: list[Block] = []
+        at = 0
+        for begin, end in zeros:
+            self.blocks += _cut(buffer, at, begin, block_bytes)
+            self.blocks.append(filled := _filled(buffer, begin, end))
+            self.units -= filled.units
+            self.size -= filled.length
+            at = end
+        self.blocks += _cut(buffer, at, buffer.size, block_bytes)
+        # To be asked next: the last of the list.
+        self.free = [block for block in reversed(self.blocks) if not block.done]
         self.left = self.units  # not done
         self.holders: dict[Peer, int] = {}
         self.givers: dict[Peer, int] = {}  # what came from each
@@ -237,6 +258,10 @@ class Partial:
         """Which peer each unit came from, in order."""
         return [block.filled_by for block in self.blocks for _ in range(block.units)]
 
+    def wasted(self) -> int:
+        """The bytes that came for nothing when all of it is given up."""
+        return sum(block.length for block in self.blocks if block.done and block.filled_by != OURSELVES)
+
 
 def _cut(buffer: PieceBuffer, begin: int, end: int, size: int) -> list[Block]:
     """This part of the piece in blocks of `size` bytes; the last one may be shorter."""
@@ -245,6 +270,17 @@ def _cut(buffer: PieceBuffer, begin: int, end: int, size: int) -> list[Block]:
         Block(piece, at, min(size, end - at), view[at : min(at + size, end)])
         for at in range(begin, end, size)
     ]
+
+
+def _filled(buffer: PieceBuffer, begin: int, end: int) -> Block:
+    """This part of the piece as one block that is zeros and done."""
+    view = buffer.view[begin:end]
+    for at in range(0, len(view), BLOCK_BYTES):  # the memory was used before
+        view[at : at + BLOCK_BYTES] = ZEROS[: len(view) - at]
+    block = Block(buffer.piece, begin, end - begin, view)
+    block.filled_by = OURSELVES
+    block.done = True
+    return block
 
 
 def reopen(slots: Iterable[Slot], peer: int) -> None:

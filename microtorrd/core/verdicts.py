@@ -54,7 +54,7 @@ class Verdicts:
             return
         was_needed = workshop.picker.got(piece)
         if partial is not None:
-            self._shares.credit(partial.givers, partial.units, partial.buffer.size)
+            self._shares.credit(partial.givers, partial.units, partial.size)
         if self._culprits.suspicious(piece):
             for giver in self._culprits.good(piece, digests):
                 self._strike(giver)
@@ -78,7 +78,7 @@ class Verdicts:
         if partial is None:
             return
         swarm.corrupt_pieces += 1
-        swarm.wasted_bytes += partial.buffer.size
+        swarm.wasted_bytes += partial.size
         workshop.put_back(piece)
         swarm.orders.append(
             Emit("piece_corrupt", {"piece": piece, "from": sorted({peer.host for peer in partial.givers})})
@@ -121,6 +121,8 @@ class Verdicts:
 
     def _strike(self, giver: Giver) -> None:
         swarm = self._swarm
+        if not giver.identity:
+            return  # nobody that we know of
         strikes = self._culprits.strike(giver)
         if strikes < swarm.settings.ban_after or self._culprits.is_banned(giver.identity):
             return

@@ -5,18 +5,26 @@ Rules:
 - what is in neither and is needed is in the picker's `todo`;
 - memory comes from `lend`; without any we are `starved` until the host says that some is free;
 - before memory is given away its blocks are recalled from whoever they are lent to;
-- memory in a piece without a source goes back when somebody needs it, or after `ORPHAN_S`.
+- memory in a piece without a source goes back when somebody needs it, or after `ORPHAN_S`;
+- padding is filled in here, also pieces of nothing else, unless the piece came out wrong before: then what
+  peers say it is decides.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
+
+from bitarray import bitarray
 
 from microtorrd.core.events import PieceBuffer, Recall, Release, Store
 from microtorrd.core.partial import Partial
 from microtorrd.core.picker import Picker, blank
 from microtorrd.core.swarm import Swarm
 from microtorrd.proto.geometry import BLOCK_BYTES
+
+#: Pieces of padding that are with the disk at a time.
+BLANKS_AT_ONCE = 16
 
 #: Memory in a piece without a source is kept this long in case the source comes back.
 ORPHAN_S = 60.0
@@ -26,6 +34,7 @@ class Workshop:
     """Pieces being fetched and stored, of one torrent."""
 
     __slots__ = (
+        "_blanks",
         "_lend",
         "_suspicious",
         "_swarm",
@@ -53,6 +62,11 @@ class Workshop:
         self.storing: dict[int, Partial] = {}
         self.open: dict[Partial, None] = {}  # all partials with free blocks, and some that had them
         self.picker = self._new_picker()
+        self._blanks: bitarray | None = None  # pieces that are nothing but padding
+        for pieces in swarm.geometry.zero_pieces():
+            if self._blanks is None:
+                self._blanks = blank(swarm.geometry.piece_count)
+            self._blanks[pieces.start : pieces.stop] = 1
 
     def _new_picker(self) -> Picker:
         swarm = self._swarm
@@ -93,16 +107,32 @@ class Workshop:
             self.give_back_orphans()
             return None
         self.picker.take(piece)
+        suspicious = self._suspicious(piece)
         partial = Partial(
             PieceBuffer(piece, size, memory),
             self._swarm.geometry,
-            solo=self._suspicious(piece),
+            solo=suspicious,
             now=now,
             block_bytes=block_bytes,
+            zeros=() if suspicious else self._swarm.geometry.zero_blocks(piece),
         )
         self.partials[piece] = partial
         self.open[partial] = None
         return partial
+
+    def make_blanks(self, now: float) -> None:
+        """Pieces of nothing but padding come from nobody: they are made, a few at a time."""
+        if self._blanks is None or self.starved:
+            return
+        todo = self._blanks & self.picker.todo
+        for piece in islice(todo.search(1), max(0, BLANKS_AT_ONCE - len(self.storing))):
+            if self._suspicious(piece):
+                self._blanks[piece] = 0  # what is hashed is no zeros: peers may know more
+                continue
+            partial = self.begin(piece, now)
+            if partial is None:
+                return
+            self.store(partial)
 
     def store(self, partial: Partial) -> None:
         """All of its blocks are here: to the disk with it."""
@@ -113,7 +143,10 @@ class Workshop:
 
     def stored(self, piece: int) -> Partial | None:
         """The disk spoke about this piece, whatever it said. None: it was not asked by us."""
-        return self.storing.pop(piece, None)
+        partial = self.storing.pop(piece, None)
+        if partial is not None and not partial.units:
+            self.stirred = True  # the next piece of padding
+        return partial
 
     def put_back(self, piece: int) -> None:
         """The piece came to nothing and is to be fetched again."""
@@ -135,8 +168,8 @@ class Workshop:
             for block in blocks:
                 partial.release(block, peer)
             swarm.orders.append(Recall(peer.number, blocks))
+        swarm.wasted_bytes += partial.wasted()
         for block in partial.blocks:
-            swarm.wasted_bytes += block.length if block.done else 0
             block.done = True  # whatever still comes for it is waste
         partial.free.clear()
         del self.partials[partial.piece]

@@ -1,7 +1,8 @@
 """Lists the files of a path that somebody wants to share, in the order in which they become the content.
 
 The order is that of the bytes of the path's parts, so two runs over the same tree give the same torrent.
-Empty files count; empty directories do not, for metainfo has no word for them.
+Empty files count; empty directories do not, for metainfo has no word for them. Files that their owner may execute
+are marked so (BEP 47).
 
 What is not a regular file is skipped and said so, with the reason: sockets, fifos, devices, and symbolic
 links of every kind. Following a link would make a torrent whose content cannot be seeded from where it
@@ -80,7 +81,7 @@ def scan(path: str) -> Listing:
         raise StorageError.from_os(error, path) from error
     _check_name(name, path)
     if stat.S_ISREG(top.st_mode):
-        return Listing(True, name, [FileEntry((name,), top.st_size)], [path], [])
+        return Listing(True, name, [_entry((name,), top)], [path], [])
     if not stat.S_ISDIR(top.st_mode):
         raise NotAllowed(f"{path}: {_kind(top.st_mode)}, where a file or directory belongs", path=path)
     found, skipped = _walk(path)
@@ -90,15 +91,19 @@ def scan(path: str) -> Listing:
     return Listing(
         False,
         name,
-        [FileEntry((name, *parts), length) for parts, length in found],
+        [_entry((name, *parts), status) for parts, status in found],
         [os.path.join(path, *parts) for parts, _ in found],
         sorted(skipped),
     )
 
 
-def _walk(root: str) -> tuple[list[tuple[tuple[str, ...], int]], list[tuple[str, str]]]:
-    """The regular files below a directory as (parts, length), and what is skipped, in any order."""
-    found: list[tuple[tuple[str, ...], int]] = []
+def _entry(path: tuple[str, ...], status: os.stat_result) -> FileEntry:
+    return FileEntry(path, status.st_size, attributes="x" if status.st_mode & stat.S_IXUSR else "")
+
+
+def _walk(root: str) -> tuple[list[tuple[tuple[str, ...], os.stat_result]], list[tuple[str, str]]]:
+    """The regular files below a directory as (parts, status), and what is skipped, in any order."""
+    found: list[tuple[tuple[str, ...], os.stat_result]] = []
     skipped: list[tuple[str, str]] = []
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
@@ -117,7 +122,7 @@ def _walk(root: str) -> tuple[list[tuple[tuple[str, ...], int]], list[tuple[str,
             elif stat.S_ISREG(status.st_mode):
                 _check_name(entry.name, entry.path)
                 _check_length(parts, entry.path)
-                found.append((parts, status.st_size))
+                found.append((parts, status))
             else:
                 skipped.append((entry.path, _kind(status.st_mode)))
         if len(found) > MAX_FILES:

@@ -2,6 +2,7 @@
 
 Content of `length` bytes is cut into pieces of `piece_length` bytes, the last one shorter, and pieces into
 blocks of `BLOCK_BYTES`, the last of each piece shorter. Content of no bytes has no pieces, and that is legal.
+Where the content is padding (BEP 47) its bytes are known: zeros, which nobody has to send.
 
 Rule: a number that came from the network is used as an index only after an `admit_…` method returned it. The
 other methods trust their caller. This room does not know files, hashes or who has what.
@@ -9,7 +10,9 @@ other methods trust their caller. This room does not know files, hashes or who h
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from microtorrd.errors import ProtocolError
 
@@ -27,6 +30,7 @@ class Geometry:
 
     length: int
     piece_length: int
+    zeros: tuple[tuple[int, int], ...] = ()  # runs of padding as (begin, end), in order, none touching
     piece_count: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +67,30 @@ class Geometry:
         """The blocks of the piece in order, as (begin within the piece, length)."""
         size = self.piece_size(piece)
         return [(begin, min(BLOCK_BYTES, size - begin)) for begin in range(0, size, BLOCK_BYTES)]
+
+    def zero_blocks(self, piece: int) -> list[tuple[int, int]]:
+        """The runs of whole blocks of the piece that are nothing but padding, as (begin within it, end)."""
+        offset, size = self.piece_offset(piece), self.piece_size(piece)
+        runs: list[tuple[int, int]] = []
+        at = bisect_right(self.zeros, offset, key=itemgetter(1))
+        while at < len(self.zeros) and self.zeros[at][0] < offset + size:
+            begin, end = self.zeros[at]
+            first = -(-max(begin - offset, 0) // BLOCK_BYTES) * BLOCK_BYTES
+            last = end - offset
+            last = size if last >= size else last // BLOCK_BYTES * BLOCK_BYTES
+            if first < last:
+                runs.append((first, last))
+            at += 1
+        return runs
+
+    def zero_pieces(self) -> list[range]:
+        """The pieces that are nothing but padding, in order."""
+        found = []
+        for begin, end in self.zeros:
+            last = self.piece_count if end == self.length else end // self.piece_length
+            if pieces := range(-(-begin // self.piece_length), last):
+                found.append(pieces)
+        return found
 
     def pieces_within(self, offset: int, length: int) -> range:
         """The pieces that hold these bytes of the content; none for no bytes."""

@@ -6,6 +6,7 @@ one hash for each piece. Who holds one need not check again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -70,7 +71,7 @@ class Metainfo:
     @property
     def geometry(self) -> Geometry:
         """Its pieces and blocks."""
-        return Geometry(self.length, self.piece_length)
+        return Geometry(self.length, self.piece_length, padding(self.files))
 
     @property
     def piece_count(self) -> int:
@@ -89,6 +90,19 @@ class Metainfo:
         if self.id_hash is None or self.id_hash == self.info_hash:
             return (self.info_hash,)
         return (self.info_hash, self.id_hash)
+
+
+def padding(files: Sequence[FileEntry]) -> tuple[tuple[int, int], ...]:
+    """Where the content is padding: runs of bytes as (begin, end), in order, none touching."""
+    runs: list[tuple[int, int]] = []
+    offset = 0
+    for entry in files:
+        end = offset + entry.length
+        if entry.is_padding and entry.length:
+            begin = runs.pop()[0] if runs and runs[-1][1] == offset else offset
+            runs.append((begin, end))
+        offset = end
+    return tuple(runs)
 
 
 def check_shape(length: int, piece_length: int, *, key: str) -> Geometry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import socket
 import stat
@@ -257,3 +258,19 @@ def test_super_seeding_is_a_choice(shell: Shell, house: House, content: Path) ->
     assert shell.run("seed", row["info_hash"], "--super").code == 0
     assert shell.run("seed", row["info_hash"]).code == 0
     assert [choice for _, choice in house.session.super_seeding] == [False, True, None]
+
+
+def test_a_program_is_marked_and_two_runs_are_the_same(tmp_path: Path, lone_shell: Shell) -> None:
+    program, first, second = tmp_path / "run.sh", tmp_path / "1.mtorrent", tmp_path / "2.mtorrent"
+    program.write_bytes(b"#!/bin/sh\n")
+    program.chmod(0o755)
+    for made in (first, second):
+        assert lone_shell.run("create", program, "--no-date", "-o", made).code == 0
+    assert first.read_bytes() == second.read_bytes()
+    shown = json.loads(lone_shell.run("show", first, "--json").out)
+    assert [row["attributes"] for row in shown["files"]] == ["x"]
+    # The content is the same without the mark; the torrent is another one.
+    program.chmod(0o644)
+    assert lone_shell.run("create", program, "--no-date", "-o", second).code == 0
+    plain = json.loads(lone_shell.run("show", second, "--json").out)
+    assert plain["id_hash"] == shown["id_hash"] and plain["info_hash"] != shown["info_hash"]

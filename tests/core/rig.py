@@ -67,12 +67,13 @@ class Rig:
         start: bool = True,
         priorities: bytes | None = None,
         private: bool = False,
+        zeros: tuple[tuple[int, int], ...] = (),
     ) -> None:
         pieces, piece_length = len(have), blocks * BLOCK_BYTES
         length = pieces * piece_length
         if last_bytes is not None:
             length += last_bytes - piece_length
-        self.geometry = Geometry(length, piece_length)
+        self.geometry = Geometry(length, piece_length, zeros)
         self.now = 100.0
         self.memory = memory
         self.borrowed = 0

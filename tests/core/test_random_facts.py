@@ -36,6 +36,8 @@ from tests.core.rig import Rig, of
 
 PIECES = 6
 BLOCK = 16384
+#: Within pieces of two and of three blocks: none; parts of pieces; whole ones, and more.
+PADDING = ((), ((5, 2 * BLOCK), (70_000, 130_000)), ((BLOCK, 5 * BLOCK), (6 * BLOCK - 1, 9 * BLOCK)))
 FATES = (
     *("stop", "fail", "check", "doubt", "confirm", "mismatch"),
     *("memory", "wanted", "choose", "wish", "wish", "dials", "addresses"),
@@ -106,6 +108,7 @@ class Facts(RuleBasedStateMachine):
         super_seed=st.booleans(),
         seed=number,
         blocks=st.sampled_from([2, 3]),
+        zeros=st.sampled_from(PADDING),
     )
     def make(self, **how: Any) -> None:
         self.rig = Rig(
@@ -128,6 +131,7 @@ class Facts(RuleBasedStateMachine):
                 super_seed=how["super_seed"],
             ),
             id_hash=how["id_hash"],
+            zeros=how.get("zeros", ()),
             seed=how["seed"],
         )
         self.next_peer = 0

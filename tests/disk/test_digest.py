@@ -277,6 +277,14 @@ def test_the_name_never_depends_on_how_the_path_is_typed(
     assert scan("./b").name == "b"
 
 
+def test_files_that_their_owner_may_execute_are_marked(tmp_path: Path) -> None:
+    root = tree(tmp_path / "dir", a=1, b=1, c=1)
+    for name, mode in (("a", 0o600), ("b", 0o755), ("c", 0o611)):
+        (root / name).chmod(mode)
+    assert [entry.attributes for entry in scan(str(root)).files] == ["", "x", ""]
+    assert scan(str(root / "b")).files == [FileEntry(("b",), 1, attributes="x")]
+
+
 def test_what_is_no_file_is_skipped_and_said(tmp_path: Path) -> None:
     root = tree(tmp_path / "dir", a=1, sub__b=1)
     os.mkfifo(root / "fifo")

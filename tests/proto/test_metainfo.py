@@ -27,6 +27,7 @@ from microtorrd.proto.metainfo import (
     choose_piece_length,
     parse,
 )
+from microtorrd.proto.metainfo_model import padding
 from tests.corpus.make_metainfo import BAD, CONTENT, GOOD, HASHES
 
 CORPUS = Path(__file__).parent.parent / "corpus"
@@ -51,7 +52,7 @@ def by_name(path: Path) -> str:
 def test_every_good_file_is_consistent(path: Path) -> None:
     torrent = parse(path.read_bytes())
     assert sum(entry.length for entry in torrent.files) == torrent.length
-    assert torrent.geometry == Geometry(torrent.length, torrent.piece_length)
+    assert torrent.geometry == Geometry(torrent.length, torrent.piece_length, padding(torrent.files))
     assert torrent.piece_count == torrent.geometry.piece_count
     assert torrent.info_hash == sha1(torrent.raw_info).digest()
     assert torrent.raw_info in path.read_bytes()

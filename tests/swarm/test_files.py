@@ -186,6 +186,25 @@ def test_a_killed_download_of_chosen_files_goes_on_and_asks_for_nothing_else(
     assert seen(leecher) == of(content, "b/empty", "b/three", "b/tiny", "four")
 
 
+def test_padding_is_fetched_from_nobody_and_programs_stay_programs(
+    tmp_path: Path, tracker_daemon: Daemon, make_daemon: MakeDaemon
+) -> None:
+    content = make_tree(tmp_path / "tree")
+    (tmp_path / "tree" / "four").chmod(0o755)
+    options = ("--align", "-t", tracker_url(tracker_daemon), "-l", str(8 * PIECE))
+    assert mtorrctl(tracker_daemon, "seed", tmp_path / "tree", *options).returncode == 0
+    leecher = make_daemon("leecher")
+    assert mtorrctl(leecher, "add", tmp_path / "tree.mtorrent", "--wait").returncode == 0
+    assert seen(leecher) == content
+    row = only_row(leecher)
+    blocks = sum(-(-size // 16384) * 16384 for name, size in SIZES.items() if name != "four")
+    assert row["downloaded_bytes"] == blocks + SIZES["four"] < row["size_bytes"] - 3 * PIECE
+    assert {
+        path.name for path in leecher.save_to.rglob("*") if path.is_file() and os.access(path, os.X_OK)
+    } == {"four"}
+    assert {name for name, row in file_rows(leecher).items() if row["attributes"] == "x"} == {"four"}
+
+
 @pytest.mark.slow
 def test_what_people_do_to_files_that_are_wanted_no_more_is_theirs(
     tmp_path: Path, content: dict[str, bytes], make_daemon: MakeDaemon
