@@ -1,8 +1,8 @@
 """Lists the files of a path that somebody wants to share, in the order in which they become the content.
 
 The order is that of the bytes of the path's parts, so two runs over the same tree give the same torrent.
-Empty files count; empty directories do not, for metainfo has no word for them. Files that their owner may execute
-are marked so (BEP 47).
+Empty files count; empty directories do not, for metainfo has no word for them. Files that their owner may
+execute are marked so (BEP 47).
 
 What is not a regular file is skipped and said so, with the reason: sockets, fifos, devices, and symbolic
 links of every kind. Following a link would make a torrent whose content cannot be seeded from where it
