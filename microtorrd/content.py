@@ -1,8 +1,9 @@
-"""The bytes of one torrent: where they lie, what of them is trusted, and the disk jobs that touch them.
+"""The bytes of one torrent: its record as it stands, where its files lie, and what of them is trusted.
 
-Owns the file set, the piece hashes while something needs them, and the torrent's record as it stands. Jobs
-run in the disk pool; their outcomes come back as facts through `post`. Methods that say so wait, and are for
-greenlets that may; the others return at once.
+Owns the file set, the piece hashes while something needs them, and the record. Pieces are written from here;
+what reads or moves all of the content has rooms of its own (`checks.py`, `relocation.py`), and so has the
+metainfo on record (`on_record.py`). Jobs run in the disk pool; their outcomes come back as facts through
+`post`. Methods that say so wait, and are for greenlets that may; the others return at once.
 
 A torrent whose data the operator brought along (`seed_only`) is never written to: what does not match is an
 error that is shown, and not something to be fetched over the operator's own files.
@@ -11,82 +12,29 @@ error that is shown, and not something to be fetched over the operator's own fil
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from sys import intern
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
+from typing import Any
 
-from gevent import get_hub
 from gevent.event import Event
 
-from microtorrd.core.ending import CONTRADICTION
-from microtorrd.core.events import (
-    ContentConfirmed,
-    Fact,
-    PieceBuffer,
-    PieceCorrupt,
-    PiecesChecked,
-    PieceStored,
-    StorageFailed,
-)
-from microtorrd.disk import jobs, move, trust
+from microtorrd import on_record, relocation
+from microtorrd.checks import Post, Work, failure_of
+from microtorrd.core.events import PieceBuffer, PieceCorrupt, PieceStored, StorageFailed
+from microtorrd.disk import jobs, trust
 from microtorrd.disk.files import FileSet, FileStat
-from microtorrd.disk.pool import Feed, PoolClosed
 from microtorrd.disk.state import TorrentRecord
-from microtorrd.errors import (
-    CallerError,
-    InvalidMetainfo,
-    MicrotorrError,
-    NotAllowed,
-    NotFound,
-    ProtocolError,
-    StorageError,
-)
+from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.facilities import Facilities
-from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.on_record import About, shared
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.proto.selection import KEPT, NORMAL, OFF, piece_priorities
-from microtorrd.times import rfc3339
-from microtorrd.whole import WholeHash
-
-T = TypeVar("T")
-
-Post = Callable[[Sequence[Fact]], None]
 
 #: After a disk was full: go on when so much fits, or all that is missing.
 ROOM_BYTES = 64 << 20
-
-
-class Work:
-    """Something long that can be ended from outside: a check, a confirmation, a move."""
-
-    __slots__ = ("cancelled", "feed")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        self.feed: Feed | None = None  # its jobs, where there are many
-
-    def is_cancelled(self) -> bool:
-        """Asked by the jobs, in their threads."""
-        return self.cancelled
-
-    def cancel(self) -> None:
-        """End it. Again does nothing."""
-        self.cancelled = True
-        if self.feed is not None:
-            self.feed.cancel()
-
-
-class About(NamedTuple):
-    """What the metainfo says for people."""
-
-    comment: str = ""
-    created_by: str = ""
-    creation_date: int | None = None
-    dialect: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +63,7 @@ class Content:
         self.is_single_file = True
         self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
         self.confirmed_share = 0.0
-        self._facilities = facilities
+        self.facilities = facilities
         self._files: FileSet | None = None
         self._hashes: bytes | None = None
         self._about = About()
@@ -141,13 +89,7 @@ class Content:
     @property
     def about(self) -> dict[str, Any]:
         """What else the metainfo says, for people."""
-        date = self._about.creation_date
-        return {
-            "comment": self._about.comment,
-            "created_by": self._about.created_by,
-            "created_at": None if date is None else rfc3339(date),
-            "dialect": self._about.dialect,
-        }
+        return self._about.row()
 
     @property
     def path(self) -> str:
@@ -188,18 +130,18 @@ class Content:
     def open(self, metainfo: Metainfo | None) -> Trusted:
         """Look at metainfo and files and decide what to trust. Waits. Raises StorageError; what does not need
         the files is known then all the same."""
-        facilities = self._facilities
-        meta = metainfo or self._metainfo_on_record()
+        facilities = self.facilities
+        meta = metainfo or on_record.read(self.record, facilities)
         self._adopt(meta)
         if self.record.moving_to is not None:
-            self._recover_move(self.record.moving_to)
+            relocation.recover(self, self.record.moving_to)
         trusted = facilities.pool.call(partial(self._examine, meta.is_single_file), lane="bulk")
         return self.opened(trusted)
 
     def look(self, raw: bytes) -> Trusted:
         """In a disk thread: the same with the metainfo on record, of content that was not being moved; to be
         followed by `opened`. Raises StorageError."""
-        meta = self._parse(raw)
+        meta = on_record.parse(raw, self.record, self.facilities.ledger.path)
         self._adopt(meta)
         return self._examine(meta.is_single_file)
 
@@ -211,31 +153,6 @@ class Content:
         if trusted.have.complete and not trusted.recheck_all:
             self.forget_hashes()
         return trusted
-
-    def _metainfo_on_record(self) -> Metainfo:
-        """The metainfo as the database has it. Waits. Raises StorageError, also where it makes no sense."""
-        facilities = self._facilities
-        try:
-            raw = facilities.ledger.metainfo(self.record.info_hash)
-        except NotFound as error:
-            raise self._damaged(error) from None
-        return facilities.pool.call(partial(self._parse, raw), lane="bulk")
-
-    def _parse(self, raw: bytes) -> Metainfo:
-        """What is on record in words. Raises StorageError where it makes no sense."""
-        record = self.record
-        try:
-            meta = metainfo_room.parse(raw)
-            if (meta.info_hash, meta.length) != (record.info_hash, record.length):
-                raise InvalidMetainfo("it is that of another torrent")
-        except CallerError as error:
-            raise self._damaged(error) from None
-        return meta
-
-    def _damaged(self, error: CallerError) -> StorageError:
-        path = self._facilities.ledger.path
-        message = f"{path}: the metainfo on record is damaged ({error}); add the torrent anew"
-        return StorageError(message, path=path, cause="corrupt")
 
     def _examine(self, is_single_file: bool) -> Trusted:
         """In a disk thread: look at the files and decide."""
@@ -257,7 +174,7 @@ class Content:
             self.geometry,
             files.lengths,
             stats,
-            boot_id=self._facilities.ledger.boot_id,
+            boot_id=self.facilities.ledger.boot_id,
             remounted=files.remounted,
         )
         for number in decision.changed_files:
@@ -294,18 +211,12 @@ class Content:
 
     def _adopt(self, metainfo: Metainfo) -> None:
         """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
-        # Thousands of torrents are much alike: what they have in common is kept once.
-        self._about = About(
-            _shared(metainfo.comment),
-            intern(metainfo.created_by),
-            metainfo.creation_date,
-            intern(metainfo.dialect),
-        )
+        self._about = About.of(metainfo)
         self.entries = metainfo.files
         self.geometry = metainfo.geometry
         self.private = metainfo.private
         self.info_bytes = len(metainfo.raw_info)
-        self.trackers = _shared(metainfo.trackers)
+        self.trackers = shared(metainfo.trackers)
         self.web_seeds = metainfo.web_seeds
         self.web_name = self.record.name if metainfo.name == self.record.name else metainfo.name
         self.is_single_file = metainfo.is_single_file
@@ -317,10 +228,10 @@ class Content:
         return FileSet(
             record.save_to,
             [(entry.path, entry.length) for entry in self.entries],
-            descriptors=self._facilities.descriptors,
+            descriptors=self.facilities.descriptors,
             rename_first=record.disk_name,
             root_device=record.root_device,
-            floor=self._facilities.floor,
+            floor=self.facilities.floor,
             virtual={number for number, entry in enumerate(self.entries) if not entry.is_on_disk},
             executable={number for number, entry in enumerate(self.entries) if "x" in entry.attributes},
             aside={
@@ -381,7 +292,7 @@ class Content:
         """Make files and directories before the first write. Waits. Raises StorageError."""
         if self._ready_to_write or self.record.seed_only:
             return
-        self._doubtful += self._facilities.pool.call(self._make)
+        self._doubtful += self.facilities.pool.call(self._make)
         self._note_marks()
         self._ready_to_write = True
         if self.files.root_device != self.record.root_device:
@@ -389,7 +300,7 @@ class Content:
 
     def _make(self) -> list[int]:
         """In a disk thread: what `prepare` does."""
-        files, preallocate = self.files, self._facilities.config.storage.preallocate
+        files, preallocate = self.files, self.facilities.config.storage.preallocate
         fresh = files.root_device is None
         doubtful = [] if fresh else self._arrange()
         files.create(preallocate)
@@ -398,7 +309,7 @@ class Content:
     def rearrange(self) -> None:
         """Other files are wanted: see to their places, without making any. Waits. Raises StorageError."""
         if self.files.root_device is not None and not self.record.seed_only:
-            self._doubtful += self._facilities.pool.call(self._arrange)
+            self._doubtful += self.facilities.pool.call(self._arrange)
             self._note_marks()
 
     def take_doubtful(self) -> list[int]:
@@ -410,7 +321,7 @@ class Content:
         """See whether the cause of a failure is gone, for content of which so much is still to be written.
         Waits. Raises StorageError where it is not."""
         self._ready_to_write = False
-        self._facilities.pool.call(partial(self._look, self.failure, min(missing_bytes, ROOM_BYTES)))
+        self.facilities.pool.call(partial(self._look, self.failure, min(missing_bytes, ROOM_BYTES)))
         self.prepare()
 
     def _look(self, failure: StorageError | None, room_bytes: int) -> None:
@@ -426,15 +337,12 @@ class Content:
     def hashes(self) -> bytes:
         """The SHA-1 of every piece, 20 bytes each. Waits where they are not in memory."""
         if self._hashes is None:
-            self._hashes = self._metainfo_on_record().pieces
+            self._hashes = on_record.read(self.record, self.facilities).pieces
         return self._hashes
 
     def raw_info(self) -> bytes:
         """The info dictionary, byte for byte. Waits. Raises StorageError, NotFound."""
-        raw = self._facilities.ledger.metainfo(self.record.info_hash)
-        # Not in a disk thread: a peer should not wait behind a check of terabytes.
-        info: bytes = get_hub().threadpool.apply(lambda: metainfo_room.parse(raw).raw_info)
-        return info
+        return on_record.raw_info(self.record, self.facilities)
 
     def forget_hashes(self) -> None:
         """The content is whole: its hashes are needed only for a check, and can be had again."""
@@ -444,7 +352,7 @@ class Content:
 
     def store(self, buffer: PieceBuffer, *, want_digests: bool, post: Post) -> None:
         """Hash, compare and write one piece; answered by PieceStored, PieceCorrupt or StorageFailed."""
-        piece, facilities = buffer.piece, self._facilities
+        piece, facilities = buffer.piece, self.facilities
         hashes = self._hashes
         assert hashes is not None, "hashes are in memory while pieces are fetched"
         expected = hashes[20 * piece : 20 * piece + 20]
@@ -476,79 +384,7 @@ class Content:
         work = self._work = Work()
         return work
 
-    def check(self, pieces: Sequence[int] | None, post: Post, work: Work) -> None:
-        """Read pieces (None: all) and compare; answered by PiecesChecked in parts. Waits for the hashes.
-
-        Where all are read and all are good, the whole is compared with `id_hash`, unless it was once.
-        """
-        if work.cancelled:
-            return  # before it had its turn: another check was wanted, and another one
-        facilities = self._facilities
-        try:
-            hashes = self.hashes()
-            # Before anything is read: who changes a file from now on is found out at the next start.
-            seen = facilities.pool.call(self.files.stat, lane="bulk")
-        except StorageError as error:
-            post((StorageFailed(error),))
-            return
-        todo = range(self.geometry.piece_count) if pieces is None else sorted(pieces)
-        works = (
-            partial(jobs.check, self.files, self.geometry, hashes, part, cancelled=work.is_cancelled)
-            for part in jobs.chunks(self.geometry, todo)
-        )
-        bad_pieces: list[int] = []
-        failed: list[StorageError] = []
-        is_full = len(todo) == self.geometry.piece_count
-        whole = self._hash_whole(work) if is_full and self._is_to_be_confirmed else None
-
-        def done(outcome: jobs.Checked | BaseException) -> None:
-            if isinstance(outcome, BaseException):
-                if not failed and work.feed is not None:
-                    work.feed.cancel()
-                failed.append(failure_of(outcome, self.path))
-            elif not work.cancelled:
-                bad_pieces.extend(outcome.bad)
-                if whole is not None and not bad_pieces:
-                    first, last = outcome.good[0], outcome.good[-1]
-                    begin, end = self.geometry.piece_offset(first), self.geometry.piece_offset(last)
-                    whole.was_read(begin, end + self.geometry.piece_size(last))
-                post((PiecesChecked(outcome.good, outcome.bad, done=False),))
-
-        def finished() -> None:
-            work.feed = None
-            if work.cancelled:
-                return
-            if failed:
-                post((StorageFailed(failed[0]),))
-            elif bad_pieces and self.record.seed_only:
-                count = self.geometry.piece_count
-                message = f"{self.path}: {len(bad_pieces)} of {count} pieces do not match the torrent"
-                post((StorageFailed(StorageError(message, path=self.path, cause="mismatch")),))
-            elif whole is not None and not bad_pieces:
-                whole.finish(compare)
-            else:
-                given_up = self._pieces_given_up(bad_pieces)
-                if given_up:
-                    bad_pieces.extend(given_up)
-                    post((PiecesChecked((), given_up, done=False),))
-                write_down()
-
-        def compare(digest: bytes | BaseException) -> None:
-            if digest == self.record.id_hash:
-                self.update(confirmed=True)
-                write_down()
-            else:
-                post((StorageFailed(self._contradiction(digest)),))
-
-        def write_down() -> None:
-            done_fact = PiecesChecked((), (), done=True)
-            then = partial(post, (done_fact,))
-            facilities.ledger.checked(self.record.info_hash, bad_pieces, seen, then)
-
-        if not work.cancelled:
-            work.feed = facilities.pool.feed(works, done, finished)
-
-    def _pieces_given_up(self, bad: Sequence[int]) -> list[int]:
+    def give_up(self, bad: Sequence[int]) -> list[int]:
         """A file that nobody wants is never written to in the tree: where one of its pieces turned out bad,
         it is not ours any more, and none of its pieces is there."""
         given_up: list[int] = []
@@ -561,35 +397,6 @@ class Content:
         if given_up:
             self.update(selection=bytes(marks))
         return given_up
-
-    def confirm(self, post: Post) -> None:
-        """Hash the whole content and compare with `id_hash`; ContentConfirmed or StorageFailed answers."""
-
-        def compare(digest: bytes | BaseException) -> None:
-            if isinstance(digest, BaseException):
-                post((StorageFailed(failure_of(digest, self.path)),))
-                return
-            if digest == self.record.id_hash:
-                self.update(confirmed=True)
-            post((ContentConfirmed(digest == self.record.id_hash),))
-
-        self._hash_whole(self.begin()).finish(compare)
-
-    @property
-    def _is_to_be_confirmed(self) -> bool:
-        return self.record.id_hash is not None and not self.record.confirmed
-
-    def _contradiction(self, digest: bytes | BaseException) -> StorageError:
-        """Why the whole is not what it should be."""
-        if isinstance(digest, BaseException):
-            return failure_of(digest, self.path)
-        return StorageError(CONTRADICTION, path=self.path, cause="id_hash_mismatch")
-
-    def _hash_whole(self, work: Work) -> WholeHash:
-        def progress(done_bytes: int) -> None:
-            self.confirmed_share = done_bytes / self.record.length
-
-        return WholeHash(self.files, self._facilities.pool, cancelled=work.is_cancelled, on_progress=progress)
 
     def cease(self) -> None:
         """Stop checks and confirmations that are under way; no answer comes from them."""
@@ -619,13 +426,13 @@ class Content:
     def update(self, **fields: Any) -> None:
         """Change the record and have the change written down soon."""
         self.record = replace(self.record, **fields)
-        self._facilities.ledger.update(self.record.info_hash, **fields)
+        self.facilities.ledger.update(self.record.info_hash, **fields)
 
     def change(self, **fields: Any) -> None:
         """Change the record by the operator's wish. Waits for the commit. Raises StorageError."""
         committed = self.record is self._committed
         if not committed or any(getattr(self.record, name) != value for name, value in fields.items()):
-            self._facilities.ledger.change(self.record.info_hash, **fields)
+            self.facilities.ledger.change(self.record.info_hash, **fields)
             self.adopt_change(**fields)
 
     def adopt_change(self, **fields: Any) -> None:
@@ -634,93 +441,24 @@ class Content:
 
     # ----------------------------------------------------------------------------- moving, deleting
 
-    def move(self, save_to: str, have: Bitfield, on_progress: Callable[[int, int], None]) -> None:
-        """Bring the files to another directory, in the order that `disk/move.py` asks for. Waits.
-
-        Raises NotAllowed or StorageError; the content is whole at the old place then.
-        """
-        facilities, info_hash, old = self._facilities, self.record.info_hash, self.files
-        self._wait_for_stores()
-        work = self.begin()
-        if old.root_device is None and not facilities.pool.call(partial(os.path.isdir, old.root)):
-            self._arrive(old.at(save_to), [None] * len(old.lengths))  # nothing was made there yet
-            return
-        facilities.ledger.settle(info_hash)
-        hashes = self.hashes()
-        self.change(moving_to=save_to)
-        try:
-            moved = facilities.pool.call(
-                partial(
-                    move.relocate,
-                    old,
-                    save_to,
-                    tag=info_hash.hex(),
-                    geometry=self.geometry,
-                    hashes=hashes,
-                    have=list(have.present()),
-                    on_progress=on_progress,
-                    cancelled=work.is_cancelled,
-                ),
-                lane="bulk",
-            )
-        except MicrotorrError:
-            self.change(moving_to=None)
-            raise
-        if moved is None:
-            self.change(moving_to=None)
-            raise NotAllowed(f"the move to {save_to} was stopped", path=save_to)
-        self._arrive(moved.files, moved.stats)
-        if moved.way != "rename":
-            facilities.pool.call(partial(jobs.delete, old), lane="bulk")
-
-    def _arrive(self, files: FileSet, stats: list[FileStat | None]) -> None:
+    def arrive(self, files: FileSet, stats: list[FileStat | None]) -> None:
         """From now on the content is here."""
         old, self._files = self.files, files
         old.close()
         self.change(
             save_to=files.root, root_device=files.root_device, file_stats=tuple(stats), moving_to=None
         )
-        self._facilities.ledger.follow(self.record.info_hash, files)
-
-    def _recover_move(self, save_to: str) -> None:
-        """A crash ended a move: go on from where one whole copy is."""
-        facilities, old = self._facilities, self.files
-        there = facilities.pool.call(
-            partial(move.recover, old, save_to, tag=self.record.info_hash.hex()), lane="bulk"
-        )
-        if there is None:
-            self.change(moving_to=None)
-        else:
-            self._arrive(there, facilities.pool.call(there.stat, lane="bulk"))
+        self.facilities.ledger.follow(self.record.info_hash, files)
 
     def delete(self) -> None:
         """Remove the files of this torrent, and of its directories those that are empty then. Waits."""
-        self._wait_for_stores()
+        self.wait_for_stores()
         if self.entries:
-            self._facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
+            self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
 
-    def _wait_for_stores(self) -> None:
+    def wait_for_stores(self) -> None:
+        """Until no piece is on its way to the disk. Waits."""
         while self._stores:
             self._quiet = self._quiet or Event()
             self._quiet.clear()
             self._quiet.wait()
-
-
-@lru_cache(maxsize=1024)
-def _same(value: Any) -> Any:
-    return value
-
-
-def _shared(value: T) -> T:
-    """The first of all values that are equal to this one."""
-    first: T = _same(value)
-    return first
-
-
-def failure_of(outcome: BaseException, path: str) -> StorageError:
-    """What went wrong in a disk job, as the error that parks a torrent. Bugs are raised on."""
-    if isinstance(outcome, StorageError):
-        return outcome
-    if isinstance(outcome, PoolClosed):
-        return StorageError(f"{path}: the daemon is stopping", path=path, cause="io_error")
-    raise outcome

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from gevent.event import Event
 
 from microtorrd import logs
+from microtorrd.checks import Check, confirm
 from microtorrd.core import events
 from microtorrd.core.core import Core, Phase
 from microtorrd.core.events import Address, Fact
@@ -268,10 +269,11 @@ class CoreHost:
 
     def _check(self, order: events.Check) -> None:
         # What `Cease` is to stop begins here, not when the greenlet has its first turn.
-        self._crew.spawn("check", self._content.check, order.pieces, self.post, self._content.begin())
+        check = Check(self._content, self.post, self._content.begin())
+        self._crew.spawn("check", check.run, order.pieces)
 
     def _confirm(self, order: events.Confirm) -> None:
-        self._content.confirm(self.post)
+        confirm(self._content, self.post, self._content.begin())
 
     def _cease(self, order: events.Cease) -> None:
         self._content.cease()

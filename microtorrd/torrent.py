@@ -32,6 +32,7 @@ from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
 from microtorrd.proto.selection import Priority
 from microtorrd.rate import TokenBucket
+from microtorrd.relocation import relocate
 from microtorrd.rest import Rest, may_rest, untouched
 
 #: Causes after which files are looked at again before anything of them is offered.
@@ -660,7 +661,7 @@ class Torrent:
         before = self.content.record.save_to
         try:
             assert self.core is not None
-            self.content.move(save_to, self.core.have.copy(), self._note_move)
+            relocate(self.content, save_to, self.core.have.copy(), self._note_move)
         except MicrotorrError as error:
             self._log.error("move_failed", to=save_to, reason=str(error))
             self.note("move_failed", save_to=before, wanted=save_to, message=str(error))

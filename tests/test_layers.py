@@ -108,6 +108,7 @@ MAP: dict[str, set[str]] = {
 TOGETHER = {
     "session": (
         "changes",
+        "checks",
         "choosing",
         "content",
         "facilities",
@@ -116,6 +117,8 @@ TOGETHER = {
         "intake",
         "loading",
         "ledger",
+        "on_record",
+        "relocation",
         "resolver",
         "roster",
         "rest",

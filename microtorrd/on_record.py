@@ -1,0 +1,96 @@
+"""The metainfo of a torrent as the database has it, and what is kept of it in memory.
+
+What the database hands back was ours when it was written, and may be damaged since: that is an error of our
+disk's, with the database as its path. The functions that wait say so.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache, partial
+from sys import intern
+from typing import Any, NamedTuple, TypeVar
+
+from gevent import get_hub
+
+from microtorrd.disk.state import TorrentRecord
+from microtorrd.errors import CallerError, InvalidMetainfo, NotFound, StorageError
+from microtorrd.facilities import Facilities
+from microtorrd.proto import metainfo as metainfo_room
+from microtorrd.proto.metainfo import Metainfo
+from microtorrd.times import rfc3339
+
+T = TypeVar("T")
+
+
+class About(NamedTuple):
+    """What the metainfo says for people."""
+
+    comment: str = ""
+    created_by: str = ""
+    creation_date: int | None = None
+    dialect: str = ""
+
+    @classmethod
+    def of(cls, metainfo: Metainfo) -> About:
+        """Its words; what many torrents have in common is kept once."""
+        return cls(
+            shared(metainfo.comment),
+            intern(metainfo.created_by),
+            metainfo.creation_date,
+            intern(metainfo.dialect),
+        )
+
+    def row(self) -> dict[str, Any]:
+        """As outside readers see it."""
+        date = self.creation_date
+        return {
+            "comment": self.comment,
+            "created_by": self.created_by,
+            "created_at": None if date is None else rfc3339(date),
+            "dialect": self.dialect,
+        }
+
+
+def read(record: TorrentRecord, facilities: Facilities) -> Metainfo:
+    """The metainfo of this torrent. Waits. Raises StorageError, also where it makes no sense."""
+    database = facilities.ledger.path
+    try:
+        raw = facilities.ledger.metainfo(record.info_hash)
+    except NotFound as error:
+        raise _damaged(error, database) from None
+    return facilities.pool.call(partial(parse, raw, record, database), lane="bulk")
+
+
+def parse(raw: bytes, record: TorrentRecord, database: str) -> Metainfo:
+    """What is on record in words. Raises StorageError where it makes no sense."""
+    try:
+        meta = metainfo_room.parse(raw)
+        if (meta.info_hash, meta.length) != (record.info_hash, record.length):
+            raise InvalidMetainfo("it is that of another torrent")
+    except CallerError as error:
+        raise _damaged(error, database) from None
+    return meta
+
+
+def raw_info(record: TorrentRecord, facilities: Facilities) -> bytes:
+    """The info dictionary, byte for byte. Waits. Raises StorageError, NotFound."""
+    raw = facilities.ledger.metainfo(record.info_hash)
+    # Not in a disk thread: a peer should not wait behind a check of terabytes.
+    info: bytes = get_hub().threadpool.apply(lambda: metainfo_room.parse(raw).raw_info)
+    return info
+
+
+def _damaged(error: CallerError, database: str) -> StorageError:
+    message = f"{database}: the metainfo on record is damaged ({error}); add the torrent anew"
+    return StorageError(message, path=database, cause="corrupt")
+
+
+@lru_cache(maxsize=1024)
+def _same(value: Any) -> Any:
+    return value
+
+
+def shared(value: T) -> T:
+    """The first of all values that are equal to this one: thousands of torrents are much alike."""
+    first: T = _same(value)
+    return first
