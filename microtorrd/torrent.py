@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
+from gevent import Greenlet
+from gevent.lock import BoundedSemaphore
+
 from microtorrd import __version__, logs
 from microtorrd.choosing import rechosen
 from microtorrd.content import Content, Trusted
@@ -77,7 +80,8 @@ class Torrent:
         self._unopened = False  # the files could not be looked at yet
         self._gone = False
         self._choices = 0  # of files, while this daemon runs
-        self._choosing = False
+        self._choosing: Greenlet | None = None  # brings files to where the choices want them
+        self._choice_turn: BoundedSemaphore | None = None  # made when first needed
 
     # --------------------------------------------------------------------------------------- reading
 
@@ -296,8 +300,8 @@ class Torrent:
         self.host = CoreHost(core, self, record.name)
         kept, self._kept = self._kept, ()
         self.host.act([*wishes, *kept])
-        if self._choices and not self._choosing:  # made meanwhile
-            self.crew.spawn("choose", self._follow_choices)
+        if self._choices:  # made meanwhile
+            self._begin_to_follow()
 
     def _is_settled(self, trusted: Trusted) -> bool:
         """All is there, confirmed, and on record: a core would only wait for peers."""
@@ -352,7 +356,7 @@ class Torrent:
         record = self.content.record
         is_as_wished = record.stopped == (core.phase is Phase.STOPPED)
         is_confirmed = record.confirmed or record.id_hash is None
-        is_busy = self.moving or self._gone or self.content.is_busy or self._choosing
+        is_busy = self.moving or self._gone or self.content.is_busy or self._is_choosing
         if record.selection:
             return False  # what is wanted is to be reckoned with
         return is_as_wished and is_confirmed and not is_busy and may_rest(core)
@@ -530,7 +534,7 @@ class Torrent:
         self._change(stopped=False)
         if self.rest is not None:
             self._go_on_at_rest(self.rest.when(paused=False))
-        if self.host is None:
+        if self.host is None or self.moving:  # that has begun meanwhile, and goes on by itself when it ends
             return
         self._probe_at = 0.0
         if self._unopened:
@@ -546,6 +550,8 @@ class Torrent:
     def _resume(self, recheck: bool) -> None:
         """Make files where they are needed, then let the core run."""
         failure = self._prepare()
+        if self.moving:  # nothing may be written meanwhile; it is taken up again at the end of that
+            return
         if failure is not None:
             self.post((events.Started(), events.StorageFailed(failure)))
         else:
@@ -585,6 +591,13 @@ class Torrent:
     def choose_files(self, words: Sequence[str], priority: Priority) -> None:
         """Want these files more, less or not at all. Waits for the record; files come and go behind this
         call. Raises InvalidParams, NotAllowed."""
+        if self._choice_turn is None:
+            self._choice_turn = BoundedSemaphore()
+        # One after the other: each choice is a change of what the one before it has put on record.
+        with self._choice_turn:
+            self._choose_files(words, priority)
+
+    def _choose_files(self, words: Sequence[str], priority: Priority) -> None:
         content, record = self.content, self.content.record
         if record.seed_only or self.moving or not content.entries:
             why = "is seeded from where its data was" if record.seed_only else "is busy"
@@ -595,13 +608,29 @@ class Torrent:
         self._change(selection=selection)
         self._choices += 1
         self._wake()
-        if self.core is not None and not self._choosing:
-            self.crew.spawn("choose", self._follow_choices)
+        if self.core is not None:
+            self._begin_to_follow()
+
+    @property
+    def _is_choosing(self) -> bool:
+        """Whether files are being chosen, or brought to where they belong since."""
+        return self._choosing is not None or (self._choice_turn is not None and self._choice_turn.locked())
+
+    def _begin_to_follow(self) -> None:
+        if self._choosing is None:
+            self._choosing = self.crew.spawn("choose", self._follow_choices)
+
+    def _wait_for_choices(self) -> None:
+        """Until nobody brings files from here to there. Waits."""
+        if self._choice_turn is not None:
+            with self._choice_turn:
+                pass
+        if self._choosing is not None:
+            self._choosing.join()
 
     def _follow_choices(self) -> None:
         """Bring files in and put them aside, as was chosen; then let the core know."""
         followed = 0
-        self._choosing = True
         try:
             while followed != self._choices:
                 followed = self._choices
@@ -611,7 +640,7 @@ class Torrent:
                 if failure is not None:
                     self.post((events.StorageFailed(failure),))
         finally:
-            self._choosing = False
+            self._choosing = None
 
     def _see_to_files(self) -> StorageError | None:
         """Where the files are out of reach, or are not to be made yet, that is done when they are needed."""
@@ -661,6 +690,7 @@ class Torrent:
         before = self.content.record.save_to
         try:
             assert self.core is not None
+            self._wait_for_choices()  # of before: none is taken meanwhile
             relocate(self.content, save_to, self.core.have.copy(), self._note_move)
         except MicrotorrError as error:
             self._log.error("move_failed", to=save_to, reason=str(error))

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -237,5 +238,32 @@ def test_what_people_do_to_files_that_are_wanted_no_more_is_theirs(
     assert seen(leecher) == {**mine, **of(content, "b/three")}
     # Wanted again: what lies there is taken for the files, found wanting, and made whole.
     select(leecher, "normal", "*")
+    wait_until(leecher, lambda row: row["state"] == "seeding" and row["done_bytes"] == row["size_bytes"])
+    assert seen(leecher) == content
+
+
+def test_choices_that_are_made_at_the_same_time_all_count_and_files_move_when_they_are_followed(
+    tmp_path: Path, content: dict[str, bytes], tracker_daemon: Daemon, make_daemon: MakeDaemon
+) -> None:
+    leecher = make_daemon("leecher")
+    assert mtorrctl(leecher, "add", tmp_path / "tree.mtorrent", "--down", "1 MB/s").returncode == 0
+    wait_until(leecher, lambda row: row["done_bytes"] > 900_000)
+    leecher.call("torrent.pause", id="tree")
+    places = [leecher.save_to, tmp_path / "elsewhere"]
+    with ThreadPoolExecutor(len(SIZES)) as pool:
+        for turn, priority in enumerate(["off", "normal"] * 3):
+            list(pool.map(lambda name, wish=priority: select(leecher, wish, name), SIZES))
+            assert {row["priority"] for row in file_rows(leecher).values()} == {priority}
+            # What is on its way aside, or back, is waited for.
+            target = str(places[1 - turn % 2])
+            leecher.call("torrent.move", id="tree", save_to=target)
+            wait_until(leecher, lambda row, target=target: row["save_to"] == target)
+    wait_until(leecher, lambda row: row["state"] == "stopped")
+    leecher.call("torrent.verify", id="tree")
+    row = wait_until(leecher, lambda row: row["state"] == "stopped" and row["checked"] is None)
+    assert row["done_bytes"] > 900_000, "something was lost on the way"
+    assert "move_failed" not in leecher.log()
+    leecher.call("torrent.limit", id="tree", down=0)
+    leecher.call("torrent.resume", id="tree")
     wait_until(leecher, lambda row: row["state"] == "seeding" and row["done_bytes"] == row["size_bytes"])
     assert seen(leecher) == content
