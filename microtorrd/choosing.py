@@ -27,11 +27,11 @@ FILES_INLINE = 1000
 
 
 def marks_of(entries: Sequence[FileEntry], choice: Choice, ranges: Sequence[Range] = ()) -> bytes:
-    """The marks of a new torrent's files. `ranges` are those of a magnet link, and count where the operator
-    chose nothing. Waits where there are many files. Raises InvalidParams."""
-    if choice.to_json():
-        return _apart(len(entries), lambda: selection.choose(entries, choice))
-    return _apart(len(entries), lambda: selection.choose_ranges(entries, ranges)) if ranges else b""
+    """The marks of a new torrent's files. `ranges` are those of a magnet link, and count unless the operator
+    chose others. Waits where there are many files. Raises InvalidParams."""
+    if not choice.to_json() and not ranges:
+        return b""
+    return _apart(len(entries), lambda: selection.choose(entries, choice, ranges))
 
 
 def rechosen(content: Content, have: Bitfield, words: Sequence[str], priority: Priority) -> bytes:

@@ -168,12 +168,14 @@ class Intake:
         """The metainfo of a link is here: the torrent takes its place. Waits for the record."""
         if self.closed or resolver not in self._roster:
             return
-        chosen = resolver.record
-        try:
-            selection = marks_of(meta.files, Choice.from_json(chosen.selection), resolver.link.files)
-        except InvalidParams as error:
-            resolver.fail(str(error))
-            return
+        chosen: MagnetRecord | None = None
+        while chosen is not resolver.record:  # the operator may choose again meanwhile
+            chosen = resolver.record
+            try:
+                selection = marks_of(meta.files, Choice.from_json(chosen.selection), resolver.link.files)
+            except InvalidParams as error:
+                resolver.fail(str(error))
+                return
         record = TorrentRecord(
             info_hash=meta.info_hash,
             id_hash=meta.id_hash,

@@ -34,6 +34,7 @@ from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.magnet import Magnet, parse_magnet
 from microtorrd.proto.metainfo import Metainfo
+from microtorrd.proto.selection import Choice, Priority
 from microtorrd.rate import Limiter, TokenBucket
 
 #: Called with the metainfo file and what it says.
@@ -367,6 +368,11 @@ class Resolver:
         """Change choices that the torrent will have. Waits for the record."""
         self._change(**fields)
         self._down.set_rate(self.record.down_limit, self.facilities.clock())
+
+    def choose_files(self, words: Sequence[str], priority: Priority) -> None:
+        """Keep in mind what is wanted of the files until they are known. Waits for the record. Raises
+        InvalidParams."""
+        self._change(selection=Choice.from_json(self.record.selection).then(priority, words).to_json())
 
     def settings_changed(self) -> None:
         """The configuration was reloaded."""

@@ -307,13 +307,9 @@ class Session:
         return {"torrents": [rows.list_row(torrent) for torrent in found]}
 
     def select(self, id: str, files: Sequence[str], priority: Priority) -> Row:
-        """Want these files of one torrent more, less or not at all."""
+        """Want these files of one torrent more, less or not at all; of a link, as soon as they are known."""
         self._refuse_while_stopping()
         torrent = self.roster.one(id)
-        if isinstance(torrent, Resolver):
-            raise NotAllowed(
-                f"the files of {torrent.name!r} are not known yet", info_hash=torrent.info_hash.hex()
-            )
         torrent.choose_files(files, priority)
         return {"torrents": [rows.list_row(torrent)]}
 

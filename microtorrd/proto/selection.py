@@ -37,6 +37,9 @@ _NAMES: dict[int, Priority] = {mark: name for name, mark in MARKS.items()}
 #: First and last number, both included.
 Range = tuple[int, int]
 
+#: What may be on record of the choices for one magnet link, in characters.
+MAX_CHOICE = 1 << 20
+
 #: Beyond the number of files that any torrent has.
 MAX_DIGITS = 9
 
@@ -46,7 +49,7 @@ _RANGES = re.compile(
 
 
 class Choice(NamedTuple):
-    """Which files of a torrent are wanted when it is added."""
+    """Which files of a torrent are wanted as soon as they are known."""
 
     only: tuple[str, ...] = ()  # these and no others; empty: all
     priorities: tuple[tuple[Priority, tuple[str, ...]], ...] = ()  # after that, one after the other
@@ -62,6 +65,21 @@ class Choice(NamedTuple):
     def to_json(self) -> str:
         """To be put on record; empty where nothing was chosen."""
         return json.dumps([self.only, self.priorities]) if self.only or self.priorities else ""
+
+    def then(self, priority: Priority, words: Sequence[str]) -> Choice:
+        """And after all that these. The word `*` makes what was chosen before void. InvalidParams for ranges
+        that are none, and for more than can be kept."""
+        for word in words:
+            for first, last in parse_ranges(word) or ():
+                if first > last:
+                    raise _unmatched(word, f"{first}-{last} is no range")
+        wish = (priority, tuple(words))
+        if "*" in words:
+            return Choice(("*",), () if priority == "normal" else ((priority, ("*",)),))
+        said = Choice(self.only, (*(old for old in self.priorities if old[1] != wish[1]), wish))
+        if len(said.to_json()) > MAX_CHOICE:
+            raise _unmatched(words[0], "too much is chosen already; `*` makes all of it void")
+        return said
 
 
 def is_wanted(mark: int) -> bool:
@@ -106,9 +124,13 @@ def find_files(words: Iterable[str], entries: Sequence[FileEntry]) -> list[int]:
     return sorted(number for number in found if not entries[number].is_padding)
 
 
-def choose(entries: Sequence[FileEntry], choice: Choice) -> bytes:
-    """The marks of a torrent's files. Empty where everything is `normal`. InvalidParams."""
-    marks = bytearray([OFF if choice.only else NORMAL]) * len(entries)
+def choose(entries: Sequence[FileEntry], choice: Choice, ranges: Sequence[Range] = ()) -> bytes:
+    """The marks of a torrent's files. Empty where everything is `normal`. InvalidParams. `ranges` are what a
+    magnet link names, which counts as long as nobody says `only`."""
+    if ranges and not choice.only:
+        marks = bytearray(choose_ranges(entries, ranges) or [NORMAL] * len(entries))
+    else:
+        marks = bytearray([OFF if choice.only else NORMAL]) * len(entries)
     for number in find_files(choice.only, entries):
         marks[number] = NORMAL
     for priority, words in choice.priorities:

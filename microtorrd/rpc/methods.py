@@ -433,7 +433,7 @@ _ROWS = (
     ),
     Method(
         "torrent.select",
-        "Want some of its files more, less or not at all.",
+        "Want some of its files more, less or not at all; of a magnet link, as soon as they are known.",
         p.Select,
         r.Torrents,
         _select,

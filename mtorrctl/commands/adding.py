@@ -132,7 +132,7 @@ def add(
     Of a magnet link (in quotes, for the shell) the torrent is `resolving` until a peer has handed over what a
     file would say. It is found through the trackers (tr) and peers (x.pe) in the link, by the info_hash
     (xt=urn:btih:) or the id of the content (xt=urn:mtid:). Where it chooses files (so=) these are fetched and
-    no others, unless you choose yourself.
+    no others, unless you say --files; `files --set` works before its files are known, too.
 
     FILES are numbers from 0, as `files` and `show` have them, and ranges of them, or patterns for paths: `*`
     and `?` stand for anything, what names a directory means all that is in it. What matches nothing is an

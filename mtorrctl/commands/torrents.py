@@ -253,6 +253,10 @@ def files(id: str, names: tuple[str, ...], priority: str | None, as_json: bool, 
     FILES are their numbers, also as lists and ranges (`0,2,4-6`), or patterns for their paths (`*.iso`,
     `extras`, `disc 1/*`). What matches nothing is an error, and nothing is changed then.
 
+    Of a magnet link that is resolving the choices are kept, one after the other, until its files are known.
+    If something matches nothing then, the link has failed: `--set normal '*'` makes all choices void, and
+    `resume` tries again.
+
     A file that is `off` is not fetched; if it is here whole it stays, else what is here of it is put aside
     in a hidden directory, and comes back when it is wanted again. Pieces of files that are `high` come first,
     those of `low` ones last. When all that is wanted is here the torrent is seeding.
@@ -271,7 +275,7 @@ def files(id: str, names: tuple[str, ...], priority: str | None, as_json: bool, 
     if priority is not None:
         with open_client(socket) as client:
             client.call("torrent.select", id=id, files=list(names), priority=priority)
-    _show_table(socket, "files", id, columns=FILE_COLUMNS, as_json=as_json, nothing="there are no files")
+    _show_table(socket, "files", id, columns=FILE_COLUMNS, as_json=as_json, nothing="no files are known")
 
 
 def _answered(row: Row) -> render.Color | None:

@@ -87,6 +87,27 @@ def test_a_choice_is_applied_in_its_order() -> None:
     assert Choice.from_json(Choice().to_json()) == Choice()
 
 
+def test_choices_follow_each_other_until_the_files_are_known() -> None:
+    choice = Choice().then("off", ["2"]).then("high", ["cd 1"]).then("low", ["2"])
+    assert choice == Choice((), (("high", ("cd 1",)), ("low", ("2",))))
+    assert choice.then("normal", ["*"]) == Choice(("*",), ())
+    assert choose(ENTRIES, choice.then("off", ["*"])) == choose(ENTRIES, Choice((), (("off", ("*",)),)))
+    with pytest.raises(InvalidParams, match="3-2 is no range"):
+        choice.then("off", ["1", "3-2"])
+    with pytest.raises(InvalidParams, match="too much is chosen"):
+        for number in range(1000):
+            choice = choice.then("off", [f"{number}{'x' * 4000}"])
+
+
+def test_what_is_chosen_of_a_link_goes_on_top_of_what_it_says() -> None:
+    said = ((2, 3),)
+    assert choose(ENTRIES, Choice(), said) == choose_ranges(ENTRIES, said)
+    marks = choose(ENTRIES, Choice((), (("high", ("3",)),)), said)
+    assert [is_wanted(mark) for mark in marks] == [is_wanted(mark) for mark in choose_ranges(ENTRIES, said)]
+    assert marks[3] == HIGH
+    assert choose(ENTRIES, Choice(("0",)), said) == choose(ENTRIES, Choice(("0",)))
+
+
 def test_a_link_may_name_files_that_are_not_there() -> None:
     assert choose_ranges(ENTRIES, ((2, 3), (9, 999_999_999))) == bytes(
         [OFF, NORMAL, NORMAL, NORMAL, OFF, OFF]

@@ -30,6 +30,7 @@ from microtorrd.proto.metadata import (
     piece_size,
 )
 from microtorrd.rpc import results
+from tests.net.web import WebServer
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
 
 MIB = 1 << 20
@@ -45,7 +46,7 @@ def content(tmp_path: Path) -> Path:
     return path
 
 
-def share(daemon: Daemon, content: Path, *options: str) -> str:
+def share(daemon: Daemon, content: Path, *options: str | Path) -> str:
     """Seed it and have the link to it."""
     made = mtorrctl(daemon, "seed", content, *options)
     assert made.returncode == 0, made.stderr
@@ -127,6 +128,75 @@ def test_it_waits_through_pauses_and_restarts(content: Path, make_daemon: MakeDa
     row = wait_until(leecher, lambda row: row["state"] == "seeding")
     assert row["info_hash"] == info_hash
     assert leecher.call("torrent.show", id=info_hash)["settings"]["up"] == 1_000_000
+
+
+def test_a_link_with_everything_in_it_and_files_chosen_before_they_are_known(
+    tmp_path: Path, tracker_daemon: Daemon, make_daemon: MakeDaemon
+) -> None:
+    """A peer, a tracker and a web seed in one link, each of which gives; files by the link, then by hand."""
+    names = ("tree/a", "tree/b", "tree/c", "tree/d")
+    files = {name: random.Random(name).randbytes(400_000) for name in names}
+    for name, data in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(data)
+    link = share(tracker_daemon, tmp_path / "tree", "-t", tracker_url(tracker_daemon), "-l", "16 KiB")
+    untracked, leecher = make_daemon("untracked"), make_daemon("leecher", limits__down="400 kB/s")
+    share(
+        untracked,
+        tmp_path / "tree",
+        "-t",
+        "http://127.0.0.1:9/announce",
+        "-l",
+        "16 KiB",
+        "-o",
+        tmp_path / "2.mtorrent",
+    )
+    server = WebServer({f"/{name}": data for name, data in files.items()})
+    try:
+        link += f"&x.pe=127.0.0.1:{port_of(untracked)}&ws={server.url}&so=0-1"
+        assert mtorrctl(leecher, "add", link, "--paused").returncode == 0
+        for priority, *words in (("off", "3"), ("high", "c"), ("off", "tree/a")):
+            leecher.call("torrent.select", id="tree", files=words, priority=priority)
+        wrong = mtorrctl(leecher, "files", "tree", "--set", "low", "3-2")
+        assert wrong.returncode == 2 and "3-2 is no range" in wrong.stderr
+        leecher.kill()
+        leecher.start()
+        leecher.call("torrent.resume", id="tree")
+        wanted = {port_of(untracked), port_of(tracker_daemon), "web seed"}
+        wait_until(leecher, lambda row: not wanted - givers(leecher))
+        row = wait_until(leecher, lambda row: row["state"] == "seeding")
+    finally:
+        server.close()
+    seen = {path.name: path.read_bytes() for path in (leecher.save_to / "tree").rglob("*") if path.is_file()}
+    assert seen == {"b": files["tree/b"], "c": files["tree/c"]}
+    assert row["done_bytes"] == row["wanted_bytes"] < row["size_bytes"]
+    priorities = [row["priority"] for row in leecher.call("torrent.files", id="tree")["files"]]
+    assert priorities == ["off", "normal", "high", "off"]
+
+
+def givers(daemon: Daemon) -> set[object]:
+    """Who has given something of the daemon's one torrent, if it is not resolving any more."""
+    peers = daemon.call("torrent.peers", id="all")["peers"]
+    return {
+        "web seed" if peer["client"] == "web seed" else peer["port"] for peer in peers if peer["down_bytes"]
+    }
+
+
+@pytest.mark.slow
+def test_a_choice_that_matches_nothing_can_be_mended(
+    tmp_path: Path, content: Path, make_daemon: MakeDaemon
+) -> None:
+    seeder, leecher = make_daemon("seeder"), make_daemon("leecher")
+    link = with_peer(share(seeder, content, "-t", "http://127.0.0.1:9/announce"), port_of(seeder))
+    assert mtorrctl(leecher, "add", link, "--paused").returncode == 0
+    assert mtorrctl(leecher, "files", "thing.bin", "--set", "off", "nothing.jpg").returncode == 0
+    assert mtorrctl(leecher, "resume", "thing.bin").returncode == 0
+    row = wait_until(leecher, lambda row: row["state"] == "failed")
+    assert "no file matches 'nothing.jpg'" in row["error"]["message"]
+    assert mtorrctl(leecher, "files", "thing.bin", "--set", "normal", "*").returncode == 0
+    assert mtorrctl(leecher, "resume", "thing.bin").returncode == 0
+    wait_until(leecher, lambda row: row["state"] == "seeding")
+    assert (leecher.save_to / "thing.bin").read_bytes() == content.read_bytes()
 
 
 def test_one_that_leads_nowhere_can_be_removed(make_daemon: MakeDaemon) -> None:
