@@ -135,6 +135,7 @@ def _peer(core: Core, peer: Peer) -> None:
 def _slots(core: Core) -> None:
     settings, slots = core.swarm.settings, core.uploading.slots
     served = sum(peer.peer_interested and not peer.am_choking for peer in core.swarm.peers.values())
-    assert settings.always_unchoke or served <= slots + 1, "more served than there are slots"
+    besides = 0 if settings.upload_slots else slots  # while slots lie idle
+    assert settings.always_unchoke or served <= slots + 1 + besides, "more served than there are slots"
     waiting = sum(peer.peer_interested and peer.am_choking for peer in core.swarm.peers.values())
     assert not waiting or served >= slots, "somebody waits although a slot is free"

@@ -19,9 +19,14 @@ from microtorrd.rate import RateMeter
 if TYPE_CHECKING:
     from microtorrd.core.partial import Partial
 
-#: Blocks asked of a peer that was never measured, and the least asked of one that is not snubbed.
-START_BLOCKS = 16
+#: Blocks asked of a peer that was never measured, and the least asked of one that is not snubbed. Few: what a
+#: slow peer was asked for nobody else is asked for, and in a new swarm all are slow, with few pieces to ask for.
+#: A quick one makes it twice as many from each round trip to the next.
+START_BLOCKS = 4
 LEAST_BLOCKS = 4
+
+#: The same for a web seed, whose answers come one after the other.
+WEB_SEED_START_BLOCKS = 16
 
 #: A pipeline holds what the peer sends in this time (and in one round trip): deep enough that it never runs
 #: dry, shallow enough that the choice of pieces stays late when the peer is slow.
@@ -56,14 +61,14 @@ class Pipeline:
 
     Time is cut into rounds: what is asked at the beginning of a round has come at its end, and how long that
     took is the measure. From round to round the depth follows rate x (`AHEAD_S` + latency), at most doubling
-    or halving: a slow start that begins with 16 blocks.
+    or halving: a slow start that begins with `START_BLOCKS`.
     """
 
     __slots__ = ("_round_at", "_round_bytes", "_round_got", "depth", "latency_s", "limit", "out", "rate")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, start: int = START_BLOCKS) -> None:
         self.limit = limit  # blocks at most
-        self.depth = min(START_BLOCKS, limit)
+        self.depth = min(start, limit)
         self.out = 0  # blocks asked and not received
         self.rate = 0.0  # measured bytes per second; 0.0: never measured
         self.latency_s = 0.0
@@ -179,6 +184,7 @@ class Peer:
         "queue",
         "queue_bytes",
         "refused",
+        "served_at",
         "shown",
         "snubbed",
         "source",
@@ -230,8 +236,12 @@ class Peer:
         self.choked_at = now  # when we last choked it, or it joined
 
         # What we ask of it.
-        reqq = ORIGINAL_REQQ if fact.whole_pieces else DEFAULT_REQQ
-        self.pipeline = Pipeline(min(pipeline_blocks, reqq))
+        reqq, start = DEFAULT_REQQ, START_BLOCKS
+        if fact.whole_pieces:
+            reqq = start = ORIGINAL_REQQ
+        elif fact.web_seed:
+            start = WEB_SEED_START_BLOCKS
+        self.pipeline = Pipeline(min(pipeline_blocks, reqq), start)
         self.partials: dict[Partial, None] = {}  # pieces with blocks asked of it, oldest first
         self.largest_block = BLOCK_BYTES  # what it serves at a time, in bytes
         self.current: Partial | None = None  # the one it was last given blocks of
@@ -247,6 +257,7 @@ class Peer:
         # What it asks of us.
         self.queue: dict[BlockRequest, None] = {}  # ordered to be served and not yet sent, oldest first
         self.queue_bytes = 0  # of all these
+        self.served_at = 0.0  # when a block last left for it
         self.fast_given: frozenset[int] = frozenset()  # pieces we serve it although we choke it
         self.suggested: dict[int, None] = {}  # pieces we suggested and it has not asked for
         self.shown: bitarray | None = None  # pieces we told it of, None: all that we have (BEP 16)

@@ -3,6 +3,7 @@
 Rules:
 - a peer is served while we do not choke it, or what lies in its allowed fast set (BEP 6);
 - a slot that is free goes to whoever is interested, at once; the choker only moves slots that are contested;
+- a slot that is not used does not keep anybody waiting: another one is served besides, until the next choice;
 - every request of a fast peer is answered, by a piece or a reject; requests are never dropped silently but
   those of a choked peer without the fast extension, as BEP 3 has it;
 - what a peer has queued is bounded: beyond `QUEUE_MAX` a request is refused, without fast the peer dropped.
@@ -39,6 +40,10 @@ LET_THROUGH_LEAST_BYTES = 1 << 16
 
 #: It is no more than one piece in so many: of a short content it would be a share worth riding free for.
 FAST_SHARE = 64
+
+#: A slot lies idle when its peer has asked for nothing so long, since others are bringing it what it wants of
+#: us. As many peers as there are slots may be served besides those that hold them.
+IDLE_S = 1.0
 
 #: Cancels that come in a row are carried out so many at a time.
 WITHDRAWN_TOGETHER = 256
@@ -80,7 +85,7 @@ class Uploading:
         swarm = self._swarm
         if swarm.settings.always_unchoke:
             self._unchoke(peer, now)
-        elif peer.fast and self._slots_free() <= 0 and self._gives_for_nothing():
+        elif peer.fast and self._slots_free(now) <= 0 and self._gives_for_nothing():
             count = swarm.geometry.piece_count
             pieces = allowed_fast(peer.host, self._info_hash, count, min(SET_SIZE, count // FAST_SHARE))
             peer.fast_given = frozenset(piece for piece in pieces if swarm.have[piece])
@@ -98,11 +103,11 @@ class Uploading:
     def interested(self, peer: Peer, now: float) -> None:
         """The peer wants something of us."""
         peer.peer_interested = True
-        if peer.am_choking and (self._slots_free() > 0 or self._swarm.settings.always_unchoke):
+        if peer.am_choking and (self._slots_free(now) > 0 or self._swarm.settings.always_unchoke):
             self._unchoke(peer, now)
         elif not peer.am_choking:
             lucky = self._optimistic is not None
-            if self._slots_free() < -lucky and not self._swarm.settings.always_unchoke:
+            if self._slots_free(now) < -lucky and not self._swarm.settings.always_unchoke:
                 self._choke(peer, now)  # its slot went to somebody else while it wanted nothing
             else:
                 self._spreading.top_up(peer, now)
@@ -122,7 +127,7 @@ class Uploading:
     def fill_slots(self, now: float) -> None:
         """Free slots go to whoever gives us most, or has waited longest."""
         swarm = self._swarm
-        free = self._slots_free()
+        free = self._slots_free(now)
         always = swarm.settings.always_unchoke
         if free <= 0 and not always:
             return
@@ -132,10 +137,12 @@ class Uploading:
             self._unchoke(peer, now)
 
     def tick(self, now: float) -> None:
-        """Once a second: is it time for a new choice?"""
+        """Once a second: is it time for a new choice? If not, is there a slot that nobody uses?"""
         if now - self._round_at >= choker.ROUND_S:
             self._round_at = now
             self.choose(now)
+        else:
+            self.fill_slots(now)
 
     def choose(self, now: float) -> None:
         """Move the slots to whom the choker says."""
@@ -185,9 +192,14 @@ class Uploading:
             snubbing=peer.snubbed,
         )
 
-    def _slots_free(self) -> int:
-        taken = sum(peer.peer_interested and not peer.am_choking for peer in self._swarm.peers.values())
-        return self.slots - taken
+    def _slots_free(self, now: float) -> int:
+        """How many more may be served. The operator's slots are what they are, used or not."""
+        slots, served, idle = self.slots, 0, 0
+        for peer in self._swarm.peers.values():
+            if peer.peer_interested and not peer.am_choking:
+                served += 1
+                idle += not peer.queue and now - max(peer.unchoked_at, peer.served_at) >= IDLE_S
+        return slots - served + (0 if self._swarm.settings.upload_slots else min(idle, slots))
 
     def _unchoke(self, peer: Peer, now: float) -> None:
         peer.am_choking = False
@@ -296,6 +308,7 @@ class Uploading:
             for request in list(islice(queue, blocks)):
                 del queue[request]
                 peer.queue_bytes -= request[2]
+        peer.served_at = now
         peer.up.add(payload_bytes, now)
         self._swarm.up.add(payload_bytes, now)
         self._spreading.top_up(peer, now)

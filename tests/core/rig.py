@@ -33,6 +33,9 @@ from microtorrd.proto.messages import BitfieldMessage, HaveAll, HaveNone, Messag
 INFO_HASH = b"\x22" * 20
 OUR_ID = b"-MT0001-MMMMMMMMMMMM"
 
+#: Blocks at a time of a peer that has shown something.
+DEPTH = 16
+
 T = TypeVar("T")
 
 
@@ -156,10 +159,21 @@ class Rig:
         return self.do(MessagesReceived(number, messages))
 
     def join(
-        self, number: int, have: str = "", *, unchoke: bool = True, fast: bool = True, **options: Any
+        self,
+        number: int,
+        have: str = "",
+        *,
+        unchoke: bool = True,
+        fast: bool = True,
+        depth: int = DEPTH,
+        **options: Any,
     ) -> list[Order]:
-        """Connect a peer that has these pieces (all of them: "all") and perhaps unchokes us."""
+        """Connect a peer that has these pieces (all of them: "all") and perhaps unchokes us. So many blocks are
+        asked of it at a time to begin with, 0: as many as of anybody new."""
         orders = self.connect(number, fast=fast, **options)
+        peer = self.core.swarm.peers.get(number)
+        if depth and peer is not None:
+            peer.pipeline.depth = min(depth, peer.pipeline.limit)
         messages: list[Message] = []
         if have == "all":
             messages.append(

@@ -29,10 +29,13 @@ def test_nothing_is_asked_of_a_peer_that_chokes_us_and_everything_at_once_when_i
     assert blocks_of(list(fetch.slots[:2]))[1][1] == 16384  # in order within a piece
 
 
-def test_a_new_peer_is_asked_for_sixteen_blocks() -> None:
+def test_a_new_peer_is_asked_for_little_and_a_quick_one_for_twice_as_much_each_time() -> None:
     rig = Rig("." * 50)
-    rig.join(1, "all")
-    assert len(rig.asked(1)) == START_BLOCKS
+    rig.join(1, "all", depth=0)
+    for doubled in range(4):
+        assert len(rig.asked(1)) == START_BLOCKS << doubled
+        rig.now += 0.05
+        rig.deliver(1)
 
 
 def test_the_rarest_piece_goes_first() -> None:
@@ -169,7 +172,7 @@ def drive(pipeline: Pipeline, rate: float, rounds: int, *, latency_s: float = 0.
 
 
 def test_the_pipeline_of_a_quick_peer_doubles_up_to_its_bound() -> None:
-    assert drive(Pipeline(512), 500e6, 7) == [32, 64, 128, 256, 512, 512, 512]
+    assert drive(Pipeline(512, 16), 500e6, 7) == [32, 64, 128, 256, 512, 512, 512]
 
 
 def test_the_pipeline_of_a_slow_peer_holds_a_second() -> None:

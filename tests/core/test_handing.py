@@ -41,6 +41,7 @@ def test_a_seeder_that_hands_out_is_not_asked_for_what_others_gave_us_a_part_of(
     rig.do(MessagesReceived(2, [KIN, HaveAll(), Suggest(2), Unchoke()]))
     assert {slot.piece for slot in rig.lent[2]} == {2}  # … but not while it hands us others
     rig.deliver(2)
+    rig.deliver(2)
     rig.tick(2)
     assert 0 in {slot.piece for slot in rig.lent[2]}  # now that it has been silent
 

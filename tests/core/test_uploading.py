@@ -56,6 +56,35 @@ def test_slots_are_limited_and_pass_on_when_they_become_free() -> None:
     assert told(rig.say(2, NotInterested()), 4) == [Unchoke()]
 
 
+def test_a_slot_that_nobody_uses_keeps_nobody_waiting() -> None:
+    rig = Rig("x" * 8)
+    slots = rig.core.uploading.slots
+    rig.join(99)
+    rig.tick()  # the next choice is ten seconds away
+    for number in range(1, 4 * slots + 1):
+        leecher(rig, number)
+        if number < slots:
+            rig.do(RequestsReceived(number, [(0, 0, BLOCK)]))
+    rig.do(RequestsReceived(slots, [(0, 0, BLOCK)]))
+    rig.tick(5)
+    assert unchoked(rig) == set(range(1, slots + 1))  # all of which are used
+    rig.do(BlocksSent(slots, 1, BLOCK))
+    rig.now += 1.0
+    rig.tick()  # one has been idle for two seconds
+    assert unchoked(rig) == set(range(1, slots + 2))
+    rig.do(*(BlocksSent(number, 1, BLOCK) for number in range(1, slots)))
+    rig.tick(2)
+    assert unchoked(rig) == set(range(1, 2 * slots + 1))  # and no more than so many at a time
+
+
+def test_the_operators_slots_are_as_many_as_they_are_used_or_not() -> None:
+    rig = Rig("xx", settings=SwarmSettings(upload_slots=2))
+    for number in (1, 2, 3, 4):
+        leecher(rig, number)
+    rig.tick(5)
+    assert len(unchoked(rig)) == 2 + 1  # and the optimistic one
+
+
 def test_everybody_is_served_in_a_closed_lan() -> None:
     rig = Rig("xx", settings=SwarmSettings(upload_slots=1, always_unchoke=True))
     for number in (1, 2, 3):
