@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from microtorrd.core.partial import Partial
 
 #: Blocks asked of a peer that was never measured, and the least asked of one that is not snubbed. Few: what a
-#: slow peer was asked for nobody else is asked for, and in a new swarm all are slow, with few pieces to ask for.
-#: A quick one makes it twice as many from each round trip to the next.
+#: slow peer was asked for nobody else is asked for, and in a new swarm all are slow, with few pieces to ask
+#: for. A quick one makes it twice as many from each round trip to the next.
 START_BLOCKS = 4
 LEAST_BLOCKS = 4
 

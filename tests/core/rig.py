@@ -168,8 +168,8 @@ class Rig:
         depth: int = DEPTH,
         **options: Any,
     ) -> list[Order]:
-        """Connect a peer that has these pieces (all of them: "all") and perhaps unchokes us. So many blocks are
-        asked of it at a time to begin with, 0: as many as of anybody new."""
+        """Connect a peer that has these pieces (all of them: "all") and perhaps unchokes us. So many blocks
+        are asked of it at a time to begin with, 0: as many as of anybody new."""
         orders = self.connect(number, fast=fast, **options)
         peer = self.core.swarm.peers.get(number)
         if depth and peer is not None:
