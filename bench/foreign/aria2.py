@@ -28,6 +28,7 @@ class Aria2(Foreign):
             "--enable-dht6=false",
             "--disable-ipv6=true",
             f"--interface={self.place.address}",
+            f"--bt-enable-lpd={str(self.local_discovery).lower()}",
             f"--listen-port={self.place.free_port()}",
             "--check-integrity=true",
             "--seed-ratio=0.0",

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from bench.daemons import Daemon
-from bench.foreign import Foreign
-from bench.foreign.libtorrent_wheel import Libtorrent
-from bench.foreign.transmission import Transmission
+from bench.foreign import Aria2, Foreign, Libtorrent, Transmission
 from bench.namespaces import Network
 from bench.places import Place
 from mtorrctl.create import Recipe, create
@@ -86,7 +84,7 @@ def test_a_private_torrent_is_not_shown_to_neighbours(network_meeting: Meeting) 
     assert leecher.call("torrent.peers", id=content.name)["peers"] == []
 
 
-@pytest.mark.parametrize("kind", [Libtorrent, Transmission], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Libtorrent, Transmission, Aria2], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("who_seeds", ["they", "we"])
 def test_foreign_neighbours_are_found(network_meeting: Meeting, kind: type[Foreign], who_seeds: str) -> None:
     require(kind)

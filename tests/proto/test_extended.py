@@ -93,6 +93,17 @@ def test_the_small_extensions_say_a_number() -> None:
             decode_upload_only(raw)
 
 
+@given(st.binary(max_size=6))
+def test_nothing_but_a_number_is_read_as_one(raw: bytes) -> None:
+    for decode, size in ((decode_dont_have, 4), (decode_upload_only, 1)):
+        try:
+            said = decode(raw)
+        except ProtocolError:
+            assert len(raw) != size
+        else:
+            assert len(raw) == size and bool(said) == any(raw)
+
+
 @pytest.mark.parametrize(
     ("key", "values"),
     [
