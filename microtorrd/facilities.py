@@ -37,8 +37,8 @@ from microtorrd.notes import NoteBoard
 from microtorrd.rate import TokenBucket
 
 if TYPE_CHECKING:
+    from microtorrd.life import Life
     from microtorrd.resolver import Resolver
-    from microtorrd.torrent import Torrent
 
 #: Hosts banned for sending bad data; beyond it the oldest ban is forgotten.
 BANS_MAX = 10_000
@@ -69,8 +69,8 @@ class Facilities:
     key: int = field(default_factory=lambda: secrets.randbits(32))
     connections: int = 0  # open now, over all torrents, but those of web seeds
     web_connections: int = 0
-    active: set[Torrent | Resolver] = field(default_factory=set)  # to be ticked
-    starving: set[Torrent] = field(default_factory=set)  # waiting for piece memory
+    active: set[Life | Resolver] = field(default_factory=set)  # to be ticked
+    starving: set[Life] = field(default_factory=set)  # waiting for piece memory
     banned: dict[str, str] = field(default_factory=dict)  # host: reason
     ourselves: OwnAddresses = field(default_factory=OwnAddresses)  # where peers see us
 
@@ -184,7 +184,7 @@ class Facilities:
         if up is not None:
             self.up.set_rate(up, now)
 
-    def lend(self, size: int, hungry: Torrent) -> memoryview | None:
+    def lend(self, size: int, hungry: Life) -> memoryview | None:
         """Memory for a piece; None while there is none: the torrent is told when some has come back."""
         memory = self.buffers.lend(size)
         if memory is None:

@@ -2,7 +2,8 @@
 
 Owns the inbox, the core greenlet, the peer wires and the connection attempts. The core greenlet lives only
 while there is something to handle or somebody to talk to, so that thousands of idle torrents cost none.
-Orders to the disk go to `content.py`, those to the trackers to the announcer. Nobody else touches the core.
+Orders to the disk go to `content.py` and `checks.py`, those to the trackers to the announcer. Nobody else
+touches the core.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from microtorrd.webseeds import WebSeeds, host_of
 
 if TYPE_CHECKING:
     from microtorrd.greenlets import Crew
-    from microtorrd.torrent import Torrent
+    from microtorrd.life import Life
 
 #: A core greenlet with nobody to talk to waits this long for more work before it ends.
 LINGER_S = 2.0
@@ -40,7 +41,7 @@ FULL = "the daemon has all the connections it may have"
 class CoreHost:
     """The surroundings of one core."""
 
-    def __init__(self, core: Core, owner: Torrent, name: str) -> None:
+    def __init__(self, core: Core, owner: Life, name: str) -> None:
         self.core = core
         self._owner = owner
         self._content = owner.content
