@@ -222,8 +222,8 @@ class Way(Entry):
             self.rebook()
 
 
-class _Call:
-    """A turn of the rounds as an errand of the schedule."""
+class _OfTurn:
+    """A turn of the rounds as an errand of the schedule (`announce_hosts.Errand`): what all kinds have."""
 
     __slots__ = (
         "is_cancelled",
@@ -241,14 +241,21 @@ class _Call:
         self.way = way
         self.turn = turn
         self.place: Place = turn.tracker.place
-        self.is_farewell = False
+        self.is_cancelled = self.is_farewell = self.is_metered = self.is_running = self.is_urgent = False
+
+
+class _Call(_OfTurn):
+    """An announce."""
+
+    __slots__ = ()
+
+    def __init__(self, way: Way, turn: Turn) -> None:
+        super().__init__(way, turn)
         self.is_urgent = turn.event == "completed"
         # The times of keep-alives are fixed by their dialect: delayed, they would keep nothing alive.
         self.is_metered = not self.is_urgent and not (
             turn.event == "regular" and way.rounds.dialect == "microtorr"
         )
-        self.is_cancelled = False
-        self.is_running = False
 
     def run(self, within_s: float | None) -> str | None:
         self.is_running = True
@@ -264,27 +271,14 @@ class _Call:
         self.way.failed(self.turn, TrackerUnreachable(message), asked=False)
 
 
-class _Scrape:
+class _Scrape(_OfTurn):
     """Asking a tracker that answered for its figures. Whatever comes of it, announces go on."""
 
-    __slots__ = (
-        "is_cancelled",
-        "is_farewell",
-        "is_metered",
-        "is_running",
-        "is_urgent",
-        "place",
-        "turn",
-        "way",
-    )
+    __slots__ = ()
 
     def __init__(self, way: Way, turn: Turn) -> None:
-        assert turn.tracker.place is not None
-        self.way = way
-        self.turn = turn
-        self.place: Place = turn.tracker.place
+        super().__init__(way, turn)
         self.is_metered = True
-        self.is_farewell = self.is_urgent = self.is_cancelled = self.is_running = False
 
     def run(self, within_s: float | None) -> str | None:
         self.is_running = True
@@ -316,29 +310,16 @@ class _Scrape:
         self.way.rounds.not_scraped(self.turn.tracker, self.way.owner.scheduler.clock())
 
 
-class Farewell:
+class Farewell(_OfTurn):
     """The last word to one tracker. One try: whatever comes of it, it is over."""
 
-    __slots__ = (
-        "is_cancelled",
-        "is_farewell",
-        "is_metered",
-        "is_running",
-        "is_urgent",
-        "place",
-        "turn",
-        "way",
-    )
+    __slots__ = ()
 
     def __init__(self, way: Way, turn: Turn) -> None:
-        assert turn.tracker.place is not None
-        self.way = way
-        self.turn = turn
-        self.place: Place = turn.tracker.place
+        super().__init__(way, turn)
         self.is_farewell = True
         # A MicroTorr tracker forgets us in half a minute anyway: when time is short, the others go first.
         self.is_urgent = way.rounds.dialect == "bittorrent"
-        self.is_metered = self.is_cancelled = self.is_running = False
 
     def run(self, within_s: float | None) -> str | None:
         self.is_running = True
