@@ -1,9 +1,9 @@
-"""The bytes of one torrent: its record as it stands, where its files lie, and what of them is trusted.
+"""The bytes of one torrent: what of them is trusted, and how pieces get to the disk.
 
-Owns the file set, the piece hashes while something needs them, and the record. Pieces are written from here;
-what reads or moves all of the content has rooms of its own (`checks.py`, `relocation.py`), and so has the
-metainfo on record (`on_record.py`). Jobs run in the disk pool; their outcomes come back as facts through
-`post`. Methods that say so wait, and are for greenlets that may; the others return at once.
+Where its files lie is in `whereabouts.py`, on which this builds. What reads or moves all of the content has
+rooms of its own (`checks.py`, `relocation.py`), and so has the metainfo on record (`on_record.py`). The piece
+hashes are kept while something needs them. Jobs run in the disk pool; their outcomes come back as facts
+through `post`. Methods that say so wait, and are for greenlets that may; the others return at once.
 
 A torrent whose data the operator brought along (`seed_only`) is never written to: what does not match is an
 error that is shown, and not something to be fetched over the operator's own files.
@@ -12,7 +12,6 @@ error that is shown, and not something to be fetched over the operator's own fil
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -23,15 +22,13 @@ from microtorrd import on_record, relocation
 from microtorrd.checks import Post, Work, failure_of
 from microtorrd.core.events import PieceBuffer, PieceCorrupt, PieceStored, StorageFailed
 from microtorrd.disk import jobs, trust
-from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.on_record import About, shared
 from microtorrd.proto.bitfield import Bitfield
-from microtorrd.proto.geometry import Geometry
-from microtorrd.proto.metainfo import FileEntry, Metainfo
-from microtorrd.proto.selection import KEPT, NORMAL, OFF, piece_priorities
+from microtorrd.proto.metainfo import Metainfo
+from microtorrd.whereabouts import Whereabouts
 
 #: After a disk was full: go on when so much fits, or all that is missing.
 ROOM_BYTES = 64 << 20
@@ -47,14 +44,12 @@ class Trusted:
     sync_first: bool = False  # sync everything before `have` is recorded as durable
 
 
-class Content:
+class Content(Whereabouts):
     """The bytes of one torrent and its record. `open` before anything else of the disk."""
 
     def __init__(self, record: TorrentRecord, facilities: Facilities) -> None:
-        self.record = record
-        self.geometry = Geometry(record.length, record.piece_length)
+        super().__init__(record, facilities)
         self.failure: StorageError | None = None
-        self.entries: tuple[FileEntry, ...] = ()
         self.private = False
         self.info_bytes = 0  # the size of the info dictionary; 0 while it is not known
         self.trackers: tuple[tuple[str, ...], ...] = ()
@@ -63,38 +58,20 @@ class Content:
         self.is_single_file = True
         self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
         self.confirmed_share = 0.0
-        self.facilities = facilities
-        self._files: FileSet | None = None
         self._hashes: bytes | None = None
         self._about = About()
-        self._committed: TorrentRecord | None = None  # the record, where all of it is on the disk for certain
         self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
         self._doubtful: list[int] = []
-        self._marks_found: tuple[bytes, bytearray] | None = None  # what was arranged, and what came of it
-        self._reckoned: tuple[bytes, bytes | None] = (b"", None)  # marks, and what follows for the pieces
         self._stores = 0  # under way
         self._quiet: Event | None = None  # for who waits for their end
 
     # --------------------------------------------------------------------------------- what it is
 
     @property
-    def files(self) -> FileSet:
-        """The files; there once `open` has begun. Of a torrent at rest they are made again when wanted."""
-        if self._files is None:
-            assert self.entries, "the content is opened before its files are used"
-            self._files = self._make_files()
-        return self._files
-
-    @property
     def about(self) -> dict[str, Any]:
         """What else the metainfo says, for people."""
         return self._about.row()
-
-    @property
-    def path(self) -> str:
-        """Where the content lies: the single file, or the directory of several."""
-        return os.path.join(self.record.save_to, self.record.disk_name or self.record.name)
 
     @property
     def claimed(self) -> Bitfield:
@@ -184,31 +161,6 @@ class Content:
         recheck = tuple(sorted(doubtful.union(decision.recheck)))
         return Trusted(decision.have, recheck, sync_first=decision.sync_first)
 
-    def _arrange(self) -> list[int]:
-        """In a disk thread: bring the files to where their marks say. Returns pieces that have to be read
-        again, because something else has taken the place of their file."""
-        files, marks = self.files, self.marks
-        hidden = os.path.join(files.root, files.hidden)
-        if not self.record.selection and not files.aside and not os.path.lexists(hidden):
-            return []
-        arranged = files.arrange(marks)
-        self._marks_found = (marks, bytearray(arranged.marks))
-        self._reckon(arranged.marks)
-        return [piece for number in arranged.replaced for piece in self.pieces_of(number)]
-
-    def _disown(self, number: int) -> None:
-        """In a disk thread: somebody changed this file. Where nobody wants it, it is not ours any more, and
-        not to be mended."""
-        if self._marks_found is not None and self._marks_found[1][number] == KEPT:
-            self._marks_found[1][number] = OFF
-            self.files.let_go(number)
-
-    def _note_marks(self) -> None:
-        """Put on record where the files were found to be, unless something newer was wished meanwhile."""
-        found, self._marks_found = self._marks_found, None
-        if found is not None and found[0] != found[1] and self.marks == found[0]:
-            self.update(selection=bytes(found[1]))
-
     def _adopt(self, metainfo: Metainfo) -> None:
         """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
         self._about = About.of(metainfo)
@@ -222,46 +174,6 @@ class Content:
         self.is_single_file = metainfo.is_single_file
         self._hashes = metainfo.pieces
         self._files = self._make_files()
-
-    def _make_files(self) -> FileSet:
-        record = self.record
-        return FileSet(
-            record.save_to,
-            [(entry.path, entry.length) for entry in self.entries],
-            descriptors=self.facilities.descriptors,
-            rename_first=record.disk_name,
-            root_device=record.root_device,
-            floor=self.facilities.floor,
-            virtual={number for number, entry in enumerate(self.entries) if not entry.is_on_disk},
-            executable={number for number, entry in enumerate(self.entries) if "x" in entry.attributes},
-            aside={
-                number
-                for number, mark in enumerate(record.selection)
-                if mark == OFF and self.entries[number].is_on_disk
-            },
-            tag=record.info_hash.hex(),
-        )
-
-    @property
-    def marks(self) -> bytes:
-        """What is wished of each file (`proto/selection.py`), also where nothing was ever chosen."""
-        return self.record.selection or bytes([NORMAL]) * len(self.entries)
-
-    def priorities(self) -> bytes | None:
-        """The priority of each piece, as the core takes it."""
-        if not self.entries:
-            return None  # the files could not be looked at
-        if self._reckoned[0] != self.record.selection:
-            self._reckon(self.record.selection)
-        return self._reckoned[1]
-
-    def _reckon(self, marks: bytes) -> None:
-        """See what the marks mean for pieces: of hundreds of thousands of files better in a thread."""
-        self._reckoned = (marks, piece_priorities(marks, self.entries, self.geometry))
-
-    def pieces_of(self, number: int) -> range:
-        """The pieces with bytes of this file."""
-        return self.geometry.pieces_within(self.files.starts[number], self.entries[number].length)
 
     def _require_kind(self, is_single_file: bool) -> None:
         """What the operator says is there already must be there, and be of the right kind."""
@@ -278,11 +190,6 @@ class Content:
     def is_ready_to_write(self) -> bool:
         """Files and directories were made."""
         return self._ready_to_write
-
-    def release_files(self) -> None:
-        """Keep none of the files open, so that their filesystem can be unmounted."""
-        if self._files is not None:
-            self._files.close()
 
     def doubt_files(self) -> None:
         """Something failed: whether files and directories are there is to be seen to again."""
@@ -384,20 +291,6 @@ class Content:
         work = self._work = Work()
         return work
 
-    def give_up(self, bad: Sequence[int]) -> list[int]:
-        """A file that nobody wants is never written to in the tree: where one of its pieces turned out bad,
-        it is not ours any more, and none of its pieces is there."""
-        given_up: list[int] = []
-        found, marks = set(bad), bytearray(self.record.selection)
-        for number, mark in enumerate(self.record.selection):
-            if mark == KEPT and not found.isdisjoint(self.pieces_of(number)):
-                marks[number] = OFF
-                self.files.let_go(number)
-                given_up += self.pieces_of(number)
-        if given_up:
-            self.update(selection=bytes(marks))
-        return given_up
-
     def cease(self) -> None:
         """Stop checks and confirmations that are under way; no answer comes from them."""
         if self._work is not None:
@@ -420,35 +313,6 @@ class Content:
         self.cease()
         if self._files is not None:
             self._files.close()
-
-    # -------------------------------------------------------------------------------------- record
-
-    def update(self, **fields: Any) -> None:
-        """Change the record and have the change written down soon."""
-        self.record = replace(self.record, **fields)
-        self.facilities.ledger.update(self.record.info_hash, **fields)
-
-    def change(self, **fields: Any) -> None:
-        """Change the record by the operator's wish. Waits for the commit. Raises StorageError."""
-        committed = self.record is self._committed
-        if not committed or any(getattr(self.record, name) != value for name, value in fields.items()):
-            self.facilities.ledger.change(self.record.info_hash, **fields)
-            self.adopt_change(**fields)
-
-    def adopt_change(self, **fields: Any) -> None:
-        """This change is on record already: somebody had it committed together with others."""
-        self.record = self._committed = replace(self.record, **fields)
-
-    # ----------------------------------------------------------------------------- moving, deleting
-
-    def arrive(self, files: FileSet, stats: list[FileStat | None]) -> None:
-        """From now on the content is here."""
-        old, self._files = self.files, files
-        old.close()
-        self.change(
-            save_to=files.root, root_device=files.root_device, file_stats=tuple(stats), moving_to=None
-        )
-        self.facilities.ledger.follow(self.record.info_hash, files)
 
     def delete(self) -> None:
         """Remove the files of this torrent, and of its directories those that are empty then. Waits."""

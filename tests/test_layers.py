@@ -128,6 +128,7 @@ TOGETHER = {
         "standing",
         "torrent",
         "webseeds",
+        "whereabouts",
         "whole",
     ),
     "daemon": ("daemon", "lock", "service_manager"),
