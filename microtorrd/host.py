@@ -16,8 +16,9 @@ from gevent.event import Event
 from microtorrd import logs
 from microtorrd.checks import Check, confirm
 from microtorrd.core import events
-from microtorrd.core.core import Core, Phase
+from microtorrd.core.core import Core
 from microtorrd.core.events import Address, Fact
+from microtorrd.core.states import Phase
 from microtorrd.giving import MetadataGiver
 from microtorrd.net.connect import DialError, Joined
 from microtorrd.net.gob_peerwire import GobPeerWire

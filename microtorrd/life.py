@@ -17,9 +17,10 @@ from gevent.lock import BoundedSemaphore
 from microtorrd import __version__
 from microtorrd.content import Content, Trusted
 from microtorrd.core import events
-from microtorrd.core.core import Core, Phase
+from microtorrd.core.core import Core
 from microtorrd.core.events import Fact, TorrentSettings
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.states import Phase
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities

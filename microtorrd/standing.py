@@ -13,9 +13,10 @@ from typing import Any
 from microtorrd import logs
 from microtorrd.content import Content
 from microtorrd.core import events
-from microtorrd.core.core import Core, Phase
+from microtorrd.core.core import Core
 from microtorrd.core.events import Snapshot
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.states import Phase
 from microtorrd.core.tiers import place_of
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import StorageError

@@ -1,29 +1,16 @@
-"""One torrent: facts in, orders out. The table of states is here; everything else has a room of its own.
-
-    STOPPED  --Started-->               CHECKING if something is to be checked, else RUNNING
-    CHECKING --all is checked-->        RUNNING
-    RUNNING  --a check is wanted-->     CHECKING
-    RUNNING, CHECKING --Stopped-->      STOPPED
-    any      --StorageFailed-->         FAILED
-    FAILED   --StorageRecovered-->      as from STOPPED if it is wanted to run, else STOPPED
-    FAILED   --Started, Stopped-->      as from STOPPED
-
-A check that an operator wants at once of a stopped torrent leads from STOPPED to CHECKING and back.
-
-What people see (`State`) derives from it: downloading, seeding, waiting and confirming are all RUNNING.
+"""One torrent: facts in, orders out. Everything has a room of its own; here they are put together.
 
 Rules:
 - `handle` never waits and calls nobody but `lend`; it is not re-entered; `orders` is the only way out;
-- peers are connected in RUNNING only; whoever joins at another time is dropped with the reason;
-- facts of peers that were dropped may still come in, and are ignored;
-- disk jobs that are under way when the torrent stops still count when they end.
+- in which state the torrent is, and what leads to another, stands in `states.py`;
+- whoever joins while it does not run is dropped with the reason;
+- facts of peers that were dropped may still come in, and are ignored.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from enum import Enum
 from typing import Any
 
 from microtorrd.core import events
@@ -32,8 +19,8 @@ from microtorrd.core.checking import Checking
 from microtorrd.core.comings import Comings
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
-from microtorrd.core.ending import CONTRADICTION, Ending
-from microtorrd.core.events import Announce, Cease, Emit, Fact, Order, Snapshot, State
+from microtorrd.core.ending import Ending
+from microtorrd.core.events import Fact, Order, Snapshot, State
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
@@ -44,6 +31,7 @@ from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.ranking import Ranking
 from microtorrd.core.shares import Shares
 from microtorrd.core.spreading import Spreading
+from microtorrd.core.states import CLOSED, Phase, States
 from microtorrd.core.superseeding import SuperSeeding
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
@@ -56,23 +44,6 @@ from microtorrd.proto.geometry import Geometry
 
 #: What a peer would not serve it is asked for again after this time.
 REFUSED_S = 10.0
-
-
-class Phase(Enum):
-    """The states of the table above."""
-
-    STOPPED = "stopped"
-    CHECKING = "checking"
-    RUNNING = "running"
-    FAILED = "failed"
-
-
-#: Why nobody is let in.
-CLOSED = {
-    Phase.STOPPED: "the torrent is stopped",
-    Phase.CHECKING: "the content is being checked",
-    Phase.FAILED: "the torrent has failed",
-}
 
 
 class Core:
@@ -113,8 +84,6 @@ class Core:
         ourselves = OwnAddresses() if ourselves is None else ourselves
         port = listen_port() if callable(listen_port) else listen_port
         ranking = Ranking(ourselves, port)
-        self.phase = Phase.STOPPED
-        self.failure: StorageError | None = None
         self.book = Peerbook(chance, ranking) if book is None else book
         self.exchange = Exchange(swarm, self.book, private=private)
         self.culprits = Culprits()
@@ -168,10 +137,18 @@ class Core:
             ranking=ranking,
             peer_id=peer_id,
         )
-        self._name = name
+        self.states = States(
+            swarm,
+            book=self.book,
+            checking=self.checking,
+            comings=self.comings,
+            ending=self.ending,
+            fetching=self.fetching,
+            introductions=self.introductions,
+            workshop=self.workshop,
+            name=name,
+        )
         self._busy = False
-        self._wanted = False  # to run
-        self._announced = False  # the trackers think that it runs
         self._refused_at = 0.0
 
     # ------------------------------------------------------------------------------------- outside
@@ -185,6 +162,11 @@ class Core:
     def orders(self, orders: list[Order]) -> None:
         self.swarm.orders = orders
         self.swarm.batch += 1
+
+    @property
+    def phase(self) -> Phase:
+        """In which state it is, by the table in `states.py`."""
+        return self.states.phase
 
     @property
     def have(self) -> Bitfield:
@@ -204,7 +186,7 @@ class Core:
     @property
     def idle(self) -> bool:
         """Ticks would do nothing: they can stop until another fact has been handled."""
-        if self.phase is not Phase.RUNNING:
+        if not self.states.running:
             return True
         return (
             not self.swarm.peers
@@ -225,30 +207,18 @@ class Core:
                 if peer.number in swarm.peers:
                     self.comings.drop(peer, peer.condemned or "", now, fault=fault)
             if not self.ending.waited and self.ending.look_around():
-                fetching.enabled = self.phase is Phase.RUNNING
+                fetching.enabled = self.states.running
                 self.workshop.stirred = True
             if self.workshop.stirred and fetching.enabled:
                 fetching.refill_all(now)
             if self.ending.is_time_to_leave(now):
-                self._wanted = False
-                self._stop(Phase.STOPPED, "complete, and not to seed", now)
+                self.states.leave(now)
         finally:
             self._busy = False
 
     def state_shown(self) -> tuple[State, StorageError | None]:
         """The state that people see, and the cause of a failure."""
-        if self.phase is Phase.RUNNING:
-            if self.ending.confirming:
-                return "checking", None
-            if self.satisfied:
-                return "seeding", None
-            return ("downloading" if self.ending.waited else "waiting"), None
-        shown: dict[Phase, State] = {
-            Phase.STOPPED: "stopped",
-            Phase.CHECKING: "checking",
-            Phase.FAILED: "failed",
-        }
-        return shown[self.phase], self.failure
+        return self.states.shown()
 
     def snapshot(self, now: float, with_peers: bool = False) -> Snapshot:
         """The frozen picture of everything."""
@@ -285,134 +255,32 @@ class Core:
     # ---------------------------------------------------------------------------------- the states
 
     def _on_started(self, fact: events.Started, now: float) -> None:
-        self._wanted = True
-        if fact.recheck:
-            self.checking.want_all()
-        if self.phase in {Phase.STOPPED, Phase.FAILED}:
-            self.failure = None
-            self._go(now)
-        elif fact.recheck:
-            self._begin_check(now)
+        self.states.started(now, recheck=fact.recheck)
 
     def _on_stopped(self, _: events.Stopped, now: float) -> None:
-        self._wanted = False
-        self._stop(Phase.STOPPED, CLOSED[Phase.STOPPED], now)
-        self.failure = None
+        self.states.stopped(now)
 
     def _on_storage_failed(self, fact: events.StorageFailed, now: float) -> None:
         if fact.piece is not None:
             self.verdicts.lost(fact.piece)
-        if self.phase is not Phase.FAILED:
-            self._fail(fact.error, now)
+        self.states.failed(fact.error, now)
 
     def _on_storage_recovered(self, _: events.StorageRecovered, now: float) -> None:
-        if self.phase is not Phase.FAILED:
-            return
-        self.failure = None
-        self.phase = Phase.STOPPED
-        if self._wanted:
-            self._go(now)
+        self.states.recovered(now)
 
     def _on_recheck_wanted(self, fact: events.RecheckWanted, now: float) -> None:
-        self.checking.want(fact.pieces)
-        at_once = {Phase.RUNNING, Phase.CHECKING, *({Phase.STOPPED} if fact.at_once else ())}
-        if self.phase in at_once and self.checking.wanted:
-            self._begin_check(now)
+        self.states.recheck_wanted(fact, now)
 
     def _on_pieces_checked(self, fact: events.PiecesChecked, now: float) -> None:
-        if self.phase is not Phase.CHECKING:
-            return  # of a check that was stopped
-        have, checking = self.have, self.checking
-        for piece in fact.good:
-            have.set(piece)
-        for piece in fact.bad:
-            have.clear(piece)
-        checking.done(fact.good)
-        checking.done(fact.bad)
-        if not fact.done:
-            return
-        if checking.wanted and checking.progressed:
-            self.swarm.orders.append(checking.order())  # asked for while the check was under way
-            return
-        for piece in checking.give_up():
-            have.clear(piece)
-        self._checked(now)
-
-    def _go(self, now: float) -> None:
-        """From a standstill: check what is to be checked, then run."""
-        if self.checking.wanted:
-            self._begin_check(now)
-        else:
-            self._run(now)
-
-    def _begin_check(self, now: float) -> None:
-        if self.phase is Phase.CHECKING:
-            self.swarm.orders.append(Cease())
-        self._part(CLOSED[Phase.CHECKING], now)
-        self.phase = Phase.CHECKING
-        self.swarm.orders.append(self.checking.order())
-
-    def _checked(self, now: float) -> None:
-        """The check is over."""
-        self.workshop.start_over()
-        self.ending.checked(everything=self.checking.was_full)
-        if self._wanted:
-            self._run(now)
-        else:
-            self.phase = Phase.STOPPED
-
-    def _run(self, now: float) -> None:
-        self.phase = Phase.RUNNING
-        self.fetching.enabled = self.ending.waited
-        self.workshop.stirred = True  # there may be padding to make, which needs no peer
-        if not self._announced:
-            self._announced = True
-            self.swarm.orders.append(Announce("started"))
-        self._look_complete(now)
-        self.comings.dial(now)
-
-    def _look_complete(self, now: float) -> None:
-        self.book.seeding(self.satisfied, now)
-        self.introductions.say_whether_we_want()
-        self.ending.look(now)
-
-    def _part(self, reason: str, now: float) -> None:
-        """Nobody is connected any more, and nothing is under way but disk jobs."""
-        self.fetching.enabled = False
-        self.comings.drop_all(reason, now)
-        self.fetching.stop()
-        self.ending.part()
-
-    def _stop(self, phase: Phase, reason: str, now: float) -> None:
-        if self.phase in {Phase.RUNNING, Phase.CHECKING}:
-            self._part(reason, now)
-            if self.phase is Phase.CHECKING:
-                self.workshop.start_over()
-            self.swarm.orders.append(Cease())
-            if self._announced:
-                self._announced = False
-                self.swarm.orders.append(Announce("stopped"))
-        self.phase = phase
-
-    def _fail(self, error: StorageError, now: float) -> None:
-        self._stop(Phase.FAILED, CLOSED[Phase.FAILED], now)
-        self.failure = error
-        self.swarm.orders.append(
-            Emit("storage_failed", {"cause": error.cause, "path": error.path, "message": str(error)})
-        )
+        self.states.pieces_checked(fact, now)
 
     def _on_content_confirmed(self, fact: events.ContentConfirmed, now: float) -> None:
-        if not self.ending.confirming:
-            return  # of a run that was stopped
-        if fact.matches:
-            self.ending.confirmed(now)
-        else:
-            self._fail(StorageError(CONTRADICTION, path=self._name, cause="id_hash_mismatch"), now)
+        self.states.content_confirmed(fact, now)
 
     # ----------------------------------------------------------------------------------- the facts
 
     def _on_ticked(self, _: events.Ticked, now: float) -> None:
-        if self.phase is not Phase.RUNNING:
+        if not self.states.running:
             return
         swarm = self.swarm
         if swarm.peers:
@@ -428,8 +296,8 @@ class Core:
         self.comings.tick(now)
 
     def _on_peer_joined(self, fact: events.PeerJoined, now: float) -> None:
-        if self.phase is not Phase.RUNNING:
-            self.comings.turn_away(fact, CLOSED[self.phase], now)
+        if not self.states.running:
+            self.comings.turn_away(fact, CLOSED[self.states.phase], now)
             return
         self.comings.join(fact, now)
 
@@ -489,18 +357,18 @@ class Core:
 
     def _on_addresses_found(self, fact: events.AddressesFound, now: float) -> None:
         self.book.found(fact.addresses, fact.source, now)
-        if self.phase is Phase.RUNNING:
+        if self.states.running:
             self.comings.dial(now)
 
     def _on_dial_failed(self, fact: events.DialFailed, now: float) -> None:
         self.comings.dial_failed(fact, now)
-        if self.phase is Phase.RUNNING:
+        if self.states.running:
             self.comings.dial(now)
 
     def _on_piece_stored(self, fact: events.PieceStored, now: float) -> None:
         self.verdicts.good(fact.piece, fact.digests, now)
-        if self.phase is Phase.RUNNING and not self.lacking:
-            self._look_complete(now)
+        if self.states.running and not self.lacking:
+            self.states.look_complete(now)
 
     def _on_piece_corrupt(self, fact: events.PieceCorrupt, _: float) -> None:
         self.verdicts.bad(fact.piece, fact.digests)
@@ -525,8 +393,8 @@ class Core:
         self.workshop.wish_again()
         for peer in self.swarm.peers.values():
             self.fetching.recount(peer)
-        if self.phase is Phase.RUNNING:
-            self._look_complete(now)
+        if self.states.running:
+            self.states.look_complete(now)
             self.comings.dial(now)
 
 
