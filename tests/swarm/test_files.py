@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,9 @@ PIECE = 1 << 16
 
 #: Sizes that let pieces have bytes of two or three files.
 SIZES = {"a/one": 700_001, "a/two": 90_000, "b/empty": 0, "b/three": 1_234_567, "b/tiny": 3, "four": 400_000}
+
+#: What a daemon logs at the end of a move.
+MOVED = re.compile(r"\bmoved\b")
 
 
 def make_tree(root: Path) -> dict[str, bytes]:
@@ -257,7 +261,8 @@ def test_choices_that_are_made_at_the_same_time_all_count_and_files_move_when_th
             # What is on its way aside, or back, is waited for.
             target = str(places[1 - turn % 2])
             leecher.call("torrent.move", id="tree", save_to=target)
-            wait_until(leecher, lambda row, target=target: row["save_to"] == target)
+            # The new place is on record a moment before the move is over.
+            wait_until(leecher, lambda _, moves=turn + 1: len(MOVED.findall(leecher.log())) == moves)
     wait_until(leecher, lambda row: row["state"] == "stopped")
     leecher.call("torrent.verify", id="tree")
     row = wait_until(leecher, lambda row: row["state"] == "stopped" and row["checked"] is None)
