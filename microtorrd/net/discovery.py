@@ -164,7 +164,11 @@ class Discovery:
 
     def _look_at_ways(self) -> None:
         """Join the group where we are now, and leave it where we are no more."""
-        self._ways = ways = self._find_ways()
+        try:
+            self._ways = ways = self._find_ways()
+        except OSError as error:  # no descriptor is left to ask by, or that is forbidden
+            self._trouble("cannot look at the interfaces", error)
+            return
         for way in [way for way in self._mouths if way not in ways]:
             self._mouths.pop(way).close()
         for joined in self._joined.values():

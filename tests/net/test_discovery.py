@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 
 import gevent
@@ -86,6 +87,30 @@ def test_a_way_that_does_not_work_is_no_harm(meet: Meet) -> None:
     one = meet(2222)
     meet(3333, ID)
     one.wait()
+
+
+def test_interfaces_that_cannot_be_looked_at_are_looked_at_again(
+    meet: Meet, group_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("microtorrd.net.discovery.PACE_S", 0.02)
+    monkeypatch.setattr("microtorrd.net.discovery.LOOK_AT_WAYS_S", 0.0)
+    listener = meet(1111)
+    crew = Crew("late")
+    looks: list[list[Way]] = [[LOOPBACK]]
+
+    def find() -> list[Way]:
+        if len(looks) < 3:
+            looks.append([])
+            raise OSError(errno.EMFILE, "Too many open files")
+        return looks[0]
+
+    late = Discovery(
+        crew=crew, port=2222, ways=find, present=lambda: [ID], heard=lambda *_: None, group_port=group_port
+    )
+    late.start()
+    listener.wait()
+    assert listener.heard[0] == (ID, ("127.0.0.1", 2222))
+    late.close()
 
 
 def shout(group_port: int, *datagrams: bytes) -> None:
