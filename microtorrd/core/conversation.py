@@ -70,6 +70,10 @@ FLIP_NOISE = 4
 #: To read an extended handshake costs about as much for each of these bytes as any other message.
 WORDS_NOISE_BYTES = 16
 
+#: Haves that are told at a time; for more a bitfield takes less. What waits for a socket is bounded, and of a
+#: content of 200,000 pieces the haves alone would be more than that.
+NEWS_MOST = 1000
+
 #: Messages that may come before a peer has said what it has.
 EARLY = frozenset({BitfieldMessage, HaveAll, HaveNone, Extended, KeepAlive, Port, Unknown})
 
@@ -298,7 +302,9 @@ class Conversation:
         peer.is_told = True
         swarm.audience += 1
         news = [Have(piece) for piece in swarm.gained[peer.told_of :] if swarm.have[piece]]
-        if news:
+        if len(news) > NEWS_MOST:
+            swarm.tell(peer, BitfieldMessage(swarm.have.to_bytes()))
+        elif news:
             swarm.tell(peer, *news)
 
     def _on_allowed_fast(self, peer: Peer, message: AllowedFast, now: float) -> None:

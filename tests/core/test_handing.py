@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from microtorrd.core.events import BlocksSent, MessagesReceived, Tell
+from microtorrd.core.events import BlocksSent, MessagesReceived, PieceStored, Tell
 from microtorrd.proto.extended import ExtendedHandshake
-from microtorrd.proto.messages import Choke, Extended, Have, HaveAll, Interested, Reject, Suggest, Unchoke
+from microtorrd.proto.messages import (
+    BitfieldMessage,
+    Choke,
+    Extended,
+    Have,
+    HaveAll,
+    Interested,
+    Reject,
+    Suggest,
+    Unchoke,
+)
 from tests.core.rig import INFO_HASH, Rig, told
 
 KIN = Extended(
@@ -123,3 +133,18 @@ def test_a_seeder_hears_of_our_pieces_as_soon_as_it_hands_out_and_no_sooner() ->
     assert [word.piece for word in words if isinstance(word, Have)] == since
     rig.deliver(3, 1)
     assert [type(word) for word in told(rig.stored(), 1) if isinstance(word, Have)] == [Have]
+
+
+def test_of_very_many_pieces_it_hears_in_few_bytes() -> None:
+    rig = Rig("." * 3000, blocks=1)
+    rig.connect(1, extended=True)
+    rig.do(MessagesReceived(1, [KIN, HaveAll()]))
+    rig.do(*(PieceStored(piece, ()) for piece in range(2000)), check=False)
+    (news,) = [
+        word for word in told(rig.say(1, Suggest(2999)), 1) if isinstance(word, Have | BitfieldMessage)
+    ]
+    assert news == BitfieldMessage(rig.core.have.to_bytes())
+    seeder = Rig("x" * 3000, blocks=1)
+    seeder.join(1)
+    seeder.say(1, news)
+    assert seeder.peer(1).have == rig.core.have
