@@ -22,22 +22,23 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Fewer files are looked through at once: a millisecond for a word.
-FILES_INLINE = 1000
+#: Files times words that are looked through at once: a millisecond's worth. More is done in a thread.
+LOOKS_INLINE = 1000
 
 
 def marks_of(entries: Sequence[FileEntry], choice: Choice, ranges: Sequence[Range] = ()) -> bytes:
     """The marks of a new torrent's files. `ranges` are those of a magnet link, and count unless the operator
-    chose others. Waits where there are many files. Raises InvalidParams."""
+    chose others. Waits where there are many files or words. Raises InvalidParams."""
     if not choice.to_json() and not ranges:
         return b""
-    return _apart(len(entries), lambda: selection.choose(entries, choice, ranges))
+    words = len(choice.only) + len(ranges) + sum(len(named) for _, named in choice.priorities)
+    return _apart(len(entries) * words, lambda: selection.choose(entries, choice, ranges))
 
 
 def rechosen(content: Content, have: Bitfield, words: Sequence[str], priority: Priority) -> bytes:
     """The marks once these files have this priority. Waits where there are many. Raises InvalidParams."""
     entries = content.entries
-    numbers = _apart(len(entries), lambda: selection.find_files(words, entries))
+    numbers = _apart(len(entries) * len(words), lambda: selection.find_files(words, entries))
     marks, wanted = bytearray(content.marks), MARKS[priority]
     for number in numbers:
         if wanted != OFF:
@@ -50,8 +51,8 @@ def rechosen(content: Content, have: Bitfield, words: Sequence[str], priority: P
     return selection.plain(marks, entries)
 
 
-def _apart(files: int, work: Callable[[], T]) -> T:
-    if files <= FILES_INLINE:
+def _apart(looks: int, work: Callable[[], T]) -> T:
+    if looks <= LOOKS_INLINE:
         return work()
     done: T = gevent.get_hub().threadpool.apply(work)
     return done

@@ -44,7 +44,8 @@ MAX_CHOICE = 1 << 20
 MAX_DIGITS = 9
 
 _RANGES = re.compile(
-    rf"\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?(,\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?)*"
+    rf"\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?(,\d{{1,{MAX_DIGITS}}}(-\d{{1,{MAX_DIGITS}}})?)*",
+    re.ASCII,
 )
 
 

@@ -142,3 +142,9 @@ def test_a_piece_is_as_dear_as_the_dearest_file_in_it(layout: list[tuple[int, bo
     expected = [max(dear[at : at + size]) for at in range(0, geometry.length, size)]
     assert piece_priorities(marks, entries, geometry) == bytes(expected)
     assert piece_priorities(b"", entries, geometry) is None
+
+
+def test_digits_of_other_scripts_are_names() -> None:
+    entries = (FileEntry(("t", "a"), 1), FileEntry(("t", "b"), 1), FileEntry(("t", "\u0661"), 1))
+    assert parse_ranges("\u0661") is None
+    assert find_files(["\u0661"], entries) == [2]
