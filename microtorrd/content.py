@@ -208,9 +208,12 @@ class Content(Whereabouts):
     def _make(self) -> list[int]:
         """In a disk thread: what `prepare` does."""
         files, preallocate = self.files, self.facilities.config.storage.preallocate
-        fresh = files.root_device is None
-        doubtful = [] if fresh else self._arrange()
-        files.create(preallocate)
+        with files.placing:
+            if self._is_deleted:
+                return []
+            fresh = files.root_device is None
+            doubtful = [] if fresh else self._arrange()
+            files.create(preallocate)
         return doubtful
 
     def rearrange(self) -> None:
@@ -318,6 +321,8 @@ class Content(Whereabouts):
         """Remove the files of this torrent, and of its directories those that are empty then. Waits."""
         self.wait_for_stores()
         if self.entries:
+            # Who makes files now, or brings them aside, is waited for; nobody does so after that.
+            self._is_deleted = True
             self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
 
     def wait_for_stores(self) -> None:

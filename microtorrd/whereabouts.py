@@ -34,6 +34,7 @@ class Whereabouts:
         self._committed: TorrentRecord | None = None  # the record, where all of it is on the disk for certain
         self._marks_found: tuple[bytes, bytearray] | None = None  # what was arranged, and what came of it
         self._reckoned: tuple[bytes, bytes | None] = (b"", None)  # marks, and what follows for the pieces
+        self._is_deleted = False
 
     # ----------------------------------------------------------------------------------- the files
 
@@ -113,7 +114,10 @@ class Whereabouts:
         hidden = os.path.join(files.root, files.hidden)
         if not self.record.selection and not files.aside and not os.path.lexists(hidden):
             return []
-        arranged = files.arrange(marks)
+        with files.placing:
+            if self._is_deleted:
+                return []
+            arranged = files.arrange(marks)
         self._marks_found = (marks, bytearray(arranged.marks))
         self._reckon(arranged.marks)
         return [piece for number in arranged.replaced for piece in self.pieces_of(number)]

@@ -241,7 +241,7 @@ class FileSet(Reach):
         self._made.clear()
         if self.root_device is None and not os.path.lexists(self.root):
             return  # nothing was ever made
-        with self._at_root() as root:
+        with self._at_root() as root, self.placing:
             layout.delete(self, root)
 
     def delete_aside(self) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from bench.daemons import Daemon
+from bench.measure import for_rpc
+from microtorrd.proto.metainfo import FileEntry, build
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
 
 PIECE = 1 << 16
@@ -272,3 +274,22 @@ def test_choices_that_are_made_at_the_same_time_all_count_and_files_move_when_th
     leecher.call("torrent.resume", id="tree")
     wait_until(leecher, lambda row: row["state"] == "seeding" and row["done_bytes"] == row["size_bytes"])
     assert seen(leecher) == content
+
+
+def test_what_is_removed_while_its_files_are_made_leaves_nothing(make_daemon: MakeDaemon) -> None:
+    daemon = make_daemon("hasty")
+    entries = [FileEntry(("tree", f"{number % 9}", f"{number}"), 100) for number in range(3000)]
+    raw = build(
+        name="tree",
+        piece_length=PIECE,
+        files=entries,
+        is_single_file=False,
+        pieces=bytes(20 * -(-100 * len(entries) // PIECE)),
+        id_hash=None,
+        trackers=[],
+    )
+    daemon.call("torrent.add", metainfo=for_rpc(raw))
+    wait_until(daemon, lambda row: (daemon.save_to / "tree").exists())
+    daemon.call("torrent.remove", id="tree", data=True)
+    assert daemon.stop() == 0
+    assert os.listdir(daemon.save_to) == []
