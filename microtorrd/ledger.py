@@ -13,10 +13,10 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import gevent
 from gevent.event import Event
@@ -87,6 +87,14 @@ class Page:
         self.totals = (0, 0)  # as last recorded
 
 
+class Queued(NamedTuple):
+    """Something to be written soon; `fields` are those of one torrent's record that it changes."""
+
+    work: Callable[[], None]
+    info_hash: bytes
+    fields: dict[str, Any]
+
+
 class Ledger:
     """The written memory of the session."""
 
@@ -101,7 +109,8 @@ class Ledger:
         self._wake = Event()
         self._journalling = BoundedSemaphore(1)
         self._syncing = BoundedSemaphore(1)
-        self._queued: list[Callable[[], None]] = []
+        self._queued: list[Queued] = []  # the first of them may be under way
+        self._is_writing = False
         self._trouble: str | None = None
         self._closed = False  # no more is begun by ourselves …
         self._is_over = False  # … and nothing can be by anybody
@@ -133,15 +142,48 @@ class Ledger:
 
     def change(self, info_hash: bytes, **fields: Any) -> None:
         """Change a record by the operator's wish. Waits for the commit. Raises StorageError."""
-        self._run(partial(self._store.update_fields, info_hash, **fields))
+        self._overrule([info_hash], partial(self._store.update_fields, info_hash, **fields), fields)
 
     def change_all(self, info_hashes: Sequence[bytes], **fields: Any) -> None:
         """The same of many torrents, in one commit. Raises StorageError: then nothing is changed."""
-        self._run(partial(self._store.update_all, info_hashes, **fields))
+        self._overrule(info_hashes, partial(self._store.update_all, info_hashes, **fields), fields)
+
+    def _overrule(
+        self, info_hashes: Sequence[bytes], work: Callable[[], None], fields: Mapping[str, Any]
+    ) -> None:
+        """Write these fields at once. What is queued for them is older, also what is queued meanwhile, and
+        must not be written after them. Waits. Raises StorageError: then that still counts."""
+        struck = self._strike(info_hashes, fields)
+        try:
+            self._run(work)
+        except StorageError:
+            for info_hash, older in struck.items():
+                self.update(info_hash, **older)
+            raise
+        self._strike(info_hashes, fields)
+        first = self._queued[0] if self._is_writing else None
+        if (
+            first is not None
+            and first.info_hash in info_hashes
+            and not fields.keys().isdisjoint(first.fields)
+        ):
+            self.update(first.info_hash, **fields)  # too late to be struck
+
+    def _strike(self, info_hashes: Sequence[bytes], names: Iterable[str]) -> dict[bytes, dict[str, Any]]:
+        """Take these fields out of what waits in the queue; what it was, the latest of each."""
+        struck: dict[bytes, dict[str, Any]] = {}
+        if len(self._queued) <= self._is_writing:
+            return struck
+        concerned = set(info_hashes)
+        for queued in self._queued[self._is_writing :]:
+            if queued.info_hash in concerned:
+                for name in queued.fields.keys() & set(names):
+                    struck.setdefault(queued.info_hash, {})[name] = queued.fields.pop(name)
+        return struck
 
     def update(self, info_hash: bytes, **fields: Any) -> None:
         """Change a record in passing: soon, without waiting."""
-        self._queued.append(partial(self._store.update_fields, info_hash, **fields))
+        self._queued.append(Queued(lambda: self._store.update_fields(info_hash, **fields), info_hash, fields))
         self._wake.set()
 
     def remove(self, info_hash: bytes) -> None:
@@ -278,7 +320,7 @@ class Ledger:
                 page.totals = (down, up)
                 changed.append((info_hash, down, up))
         if changed:
-            self._queued.append(partial(self._store.record_totals, changed))
+            self._queued.append(Queued(partial(self._store.record_totals, changed), b"", {}))
             self._wake.set()
 
     def close(self) -> None:
@@ -338,8 +380,12 @@ class Ledger:
             self._run(partial(self._store.mark_dirty, marked))
             self._to_mark -= marked
         while self._queued:
-            with suppress(NotFound):  # the torrent was removed meanwhile
-                self._run(self._queued[0])
+            self._is_writing = True
+            try:
+                with suppress(NotFound):  # the torrent was removed meanwhile
+                    self._run(self._queued[0].work)
+            finally:
+                self._is_writing = False
             del self._queued[0]
         if self._journal:
             grown, self._journal = self._journal, set()

@@ -16,6 +16,9 @@ from microtorrd.greenlets import Crew
 from microtorrd.ledger import Ledger
 
 INFO_HASH = bytes(20)
+RECORD = TorrentRecord(
+    info_hash=INFO_HASH, name="file", length=1, piece_length=1, save_to="/", added_at=0.0, metainfo=b"x"
+)
 
 
 @pytest.fixture
@@ -31,17 +34,7 @@ def test_a_close_that_meets_the_journal_half_way_loses_nothing(tmp_path: Path, p
     path = str(tmp_path / "state.sqlite")
     ledger = Ledger(path, pool=pool, crew=crew)
     ledger.start()
-    ledger.add(
-        TorrentRecord(
-            info_hash=INFO_HASH,
-            name="file",
-            length=1,
-            piece_length=1,
-            save_to="/",
-            added_at=0.0,
-            metainfo=b"x",
-        )
-    )
+    ledger.add(RECORD)
     for number in range(20):
         ledger.update(INFO_HASH, label=str(number), up_limit=number)
     gevent.sleep(0)  # the journal is at the first of them now
@@ -70,3 +63,27 @@ def test_who_comes_after_the_end_hears_of_it_and_crashes_nothing(tmp_path: Path,
     gevent.sleep(0.1)  # the journal has had its turn
     assert crew.stop(1.0) == []
     assert crashes == []
+
+
+def test_what_an_operator_wishes_is_not_undone_by_what_was_noted_before(
+    tmp_path: Path, pool: DiskPool
+) -> None:
+    crew = Crew("ledger")
+    path = str(tmp_path / "state.sqlite")
+    ledger = Ledger(path, pool=pool, crew=crew)
+    ledger.start()
+    ledger.add(RECORD)
+    ledger.update(INFO_HASH, label="first")
+    gevent.sleep(0)  # the journal writes it, and rests
+    ledger.update(INFO_HASH, selection=b"\x00", completed_at=1.0, stopped=True)
+    crew.spawn(
+        "meanwhile", partial(ledger.update, INFO_HASH, selection=b"\x07")
+    )  # while the change is waited for
+    ledger.change(INFO_HASH, selection=b"\x04")
+    ledger.change_all([INFO_HASH], stopped=False)
+    ledger.close()
+    crew.stop(1.0)
+    store = StateStore(path)
+    record = store.load(INFO_HASH)
+    store.close()
+    assert (record.selection, record.stopped, record.completed_at) == (b"\x04", False, 1.0)
