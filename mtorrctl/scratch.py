@@ -2,7 +2,8 @@
 
 It is locked by whoever works there; the lock belongs to an open descriptor that children inherit, so it holds
 as long as one of them lives. A run that was killed cannot clean up: its directory, which nobody locks any
-more, is removed by the next run of the same user. Only directories with our mark in them are ever removed.
+more, is removed by the next run of the same user. Only directories with our mark in them are ever removed,
+and the mark goes last, so that one whose removal was cut short is still known for what it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
+from contextlib import suppress
 
 from mtorrctl.exits import Failure
 
@@ -44,7 +46,7 @@ class Scratch:
 
     def remove(self) -> None:
         """Remove it with all that is in it. Nobody may work there any more."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        _remove(self.path)
         os.close(self.descriptor)
 
 
@@ -72,9 +74,23 @@ def _remove_if_dead(path: str) -> None:
     except OSError:
         return  # it lives, or has no mark
     else:
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
     finally:
         os.close(descriptor)
+
+
+def _remove(path: str) -> None:
+    """Remove a directory with all that is in it, the mark last. What resists stays, and the mark with it."""
+    with suppress(FileNotFoundError):  # somebody was quicker
+        for name in os.listdir(path):
+            inside = os.path.join(path, name)
+            if os.path.isdir(inside) and not os.path.islink(inside):
+                shutil.rmtree(inside, ignore_errors=True)
+            elif name != MARK:
+                with suppress(OSError):
+                    os.unlink(inside)
+        if os.listdir(path) in ([], [MARK]):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _base() -> str:

@@ -211,7 +211,7 @@ class Stage:
                 run.kill()
             left = self.leftovers()
             shutil.rmtree(self.temporary)
-        assert left == []
+        assert left == [], f"left behind: {left}"
 
 
 def digest(path: Path) -> str:

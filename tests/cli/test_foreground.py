@@ -282,6 +282,25 @@ class TestScratch:
         made.remove()
         assert not Path(made.path).exists()
 
+    def test_what_is_cut_short_while_it_is_removed_keeps_its_mark(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        cut_short = tmp_path / f"{scratch.PREFIX}cut-short"
+        cut_short.mkdir()
+        for number in range(20):  # in whatever order they are listed
+            (cut_short / f"directory{number}").mkdir()
+            (cut_short / f"file{number}").touch()
+        (cut_short / scratch.MARK).touch()
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as dying:
+            dying.setattr(shutil, "rmtree", killed)
+            with pytest.raises(KeyboardInterrupt):
+                scratch.sweep(str(tmp_path))
+        assert (cut_short / scratch.MARK).exists()
+
     def test_only_what_bears_the_mark_and_is_not_locked_is_swept(self, tmp_path: Path) -> None:
         dead = tmp_path / f"{scratch.PREFIX}dead"
         dead.mkdir()
