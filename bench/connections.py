@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.measure import (
     GIB,
@@ -50,7 +50,7 @@ def rows(rounds: int) -> list[Row]:
                 measure(daemon, metainfo, speed, memory)
             finally:
                 daemon.kill()
-            stalled = probed.read(daemon.probe_path, since_s=began_s)
+            stalled = hubwatch.read(daemon.probe_path, since_s=began_s)
             longest_s = max((stall.stood_s for stall in stalled), default=0.0)
             stalls.add(longest_s * 1000)
             print(

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.foreign.many import ALL, Many, Torrent
 from bench.measure import Row, cpu_s, for_rpc, make_torrent, resident_mib, stall_row, workplace
@@ -97,7 +97,7 @@ def with_a_watch(daemon: Daemon, count: int) -> list[Row]:
         client.next_note(10.0)  # of announces to a host that does not answer
     stop = Row("stop with a tracker that never answered", "s", "≤ 10 s")
     stop.add(stop_s(daemon))
-    stalls = probed.read(daemon.probe_path, since_s=since_s)
+    stalls = hubwatch.read(daemon.probe_path, since_s=since_s)
     name = "longest stall of its hub: start, lists, announces, stop"
     return [stop, stall_row(name, [stall.stood_s for stall in stalls])]
 

@@ -13,7 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.measure import GIB, MIB, Row, for_rpc, make_content, percentile, stall_row, warm_up, workplace
 from bench.pair import our_seeder
@@ -71,8 +71,8 @@ def transfer(home: Path, seeder: Daemon, metainfo: bytes) -> tuple[list[float], 
         if note is None or note["kind"] != "completed":
             raise RuntimeError(f"the download failed: {note}\n{leecher.log()}")
         stalls = [
-            *probed.read(seeder.probe_path, since_s=began_s),
-            *probed.read(leecher.probe_path, since_s=began_s),
+            *hubwatch.read(seeder.probe_path, since_s=began_s),
+            *hubwatch.read(leecher.probe_path, since_s=began_s),
         ]
     return answers_s, [stall.stood_s for stall in stalls]
 

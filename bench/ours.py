@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.foreign import Foreign
 from bench.measure import for_rpc
@@ -42,7 +42,7 @@ class Microtorrd(Foreign):
         where = {"save_to": str(save_to)} if content is None else {"seed_path": str(content)}
         self.daemon.call("torrent.add", metainfo=for_rpc(source.read_bytes()), **where)
 
-    def stalls(self, *, since_s: float) -> list[probed.Stall]:
+    def stalls(self, *, since_s: float) -> list[hubwatch.Stall]:
         """How its hub stood still since that moment of `time.monotonic`."""
         assert self.daemon is not None
-        return probed.read(self.daemon.probe_path, since_s=since_s)
+        return hubwatch.read(self.daemon.probe_path, since_s=since_s)

@@ -3,7 +3,10 @@
 A timer of the hub beats every few milliseconds. A gap between two beats means that something held the hub up
 meanwhile, or that the kernel ran other processes on all cores: how long this thread was ready to run and did
 not get a core is subtracted. What is left beyond `NOTED_S` becomes a line of FILE: when the gap ended
-(`time.monotonic`, which all processes share), how long it was, and how long the thread had waited for a core.
+(`time.monotonic`, which all processes share), how long it was, and how long the thread had waited for a
+core. `bench.hubwatch` reads them.
+
+Nothing else of the bench may import this: it turns its process into one of greenlets.
 """
 
 # ruff: noqa: E402
@@ -15,38 +18,14 @@ import _thread
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import gevent
 
+from bench.hubwatch import NOTED_S
 from microtorrd.__main__ import main
 
 BEAT_S = 0.005
-NOTED_S = 0.010
-
-
-@dataclass(frozen=True, slots=True)
-class Stall:
-    """One gap: when it ended, how long the hub stood still, how long it lacked a core besides."""
-
-    at_s: float
-    stood_s: float
-    lacked_core_s: float
-
-
-def read(path: Path, *, since_s: float) -> list[Stall]:
-    """What was noted after that moment of `time.monotonic`, without a line that is still being written."""
-    if not path.exists():
-        return []
-    lines = path.read_text().rpartition("\n")[0].splitlines()
-    stalls = [Stall(*map(float, line.split())) for line in lines]
-    return [stall for stall in stalls if stall.at_s > since_s]
-
-
-def durations_s(path: Path, *, since_s: float) -> list[float]:
-    """How long each of them was."""
-    return [stall.stood_s for stall in read(path, since_s=since_s)]
 
 
 class Probe:

@@ -13,7 +13,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.measure import (
     GIB,
@@ -96,7 +96,7 @@ def our_check(home: Path, content: Path, metainfo: bytes, stalls_s: list[float])
         while (note := client.next_note(120)) is not None:
             if note["state"] == "seeding":
                 took_s = time.perf_counter() - began
-                stalls_s += probed.durations_s(daemon.probe_path, since_s=began_s)
+                stalls_s += hubwatch.durations_s(daemon.probe_path, since_s=began_s)
                 return took_s
     raise RuntimeError(f"not checked\n{daemon.log()}")
 
@@ -144,8 +144,8 @@ def memory(home: Path, content: Path, stalls_s: list[float]) -> list[Row]:
             assert leecher.process is not None and seeder.process is not None
             downloading.add(peak_mib(leecher.process.pid))
             seeding.add(resident_mib(seeder.process.pid))
-            stalls_s += probed.durations_s(seeder.probe_path, since_s=began_s)
-            stalls_s += probed.durations_s(leecher.probe_path, since_s=leeching_s)
+            stalls_s += hubwatch.durations_s(seeder.probe_path, since_s=began_s)
+            stalls_s += hubwatch.durations_s(leecher.probe_path, since_s=leeching_s)
         shutil.rmtree(home / "leecher")
     return [seeding, downloading]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import arrival, connections, pictures, probed, tables
+from bench import arrival, connections, hubwatch, pictures, tables
 from bench.__main__ import Overdue, at_most
 from bench.arrival import Arrival, NotArrived
 from bench.daemons import Daemon
@@ -193,16 +193,16 @@ def test_a_probed_daemon_works_and_its_stalls_can_be_read(tmp_path: Path) -> Non
     with Daemon(tmp_path, probed=True) as daemon:
         assert daemon.call("daemon.ping")
         # Reading all the settings and opening the database holds the hub up before anybody can ask.
-        stalls = probed.read(daemon.probe_path, since_s=began_s)
-    assert all(stall.stood_s > probed.NOTED_S and stall.at_s > began_s for stall in stalls)
-    assert probed.read(daemon.probe_path, since_s=time.monotonic()) == []
+        stalls = hubwatch.read(daemon.probe_path, since_s=began_s)
+    assert all(stall.stood_s > hubwatch.NOTED_S and stall.at_s > began_s for stall in stalls)
+    assert hubwatch.read(daemon.probe_path, since_s=time.monotonic()) == []
 
 
 def test_a_line_of_stalls_that_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     path = tmp_path / "stalls"
-    assert probed.read(path, since_s=0) == []
+    assert hubwatch.read(path, since_s=0) == []
     path.write_text("5.0 0.020000 0.001000\n9.0 0.060000 0.000000\n11.0 0.0")
-    assert probed.read(path, since_s=6.0) == [probed.Stall(9.0, 0.06, 0.0)]
+    assert hubwatch.read(path, since_s=6.0) == [hubwatch.Stall(9.0, 0.06, 0.0)]
 
 
 # ---------------------------------------------------------------------------------------------- connections
@@ -224,3 +224,8 @@ def test_the_crowd_is_served_by_a_real_seeder(tmp_path: Path, monkeypatch: pytes
     finally:
         daemon.kill()
     assert min(speed.ours + speed.theirs) > 0 and len(memory.ours) == 1
+
+
+def test_who_measures_is_not_turned_into_greenlets() -> None:
+    program = "import bench.__main__, select, gevent.monkey as m; assert select.epoll and not m.saved"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[1], timeout=60)

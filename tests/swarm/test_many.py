@@ -17,7 +17,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from bench import probed
+from bench import hubwatch
 from bench.daemons import Daemon
 from bench.measure import for_rpc, make_torrent
 from microtorrd import config, host, ledger
@@ -497,7 +497,7 @@ def test_five_thousand_torrents() -> None:
         stopping = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - stopping < 10.0
-        stalls = probed.read(daemon.probe_path, since_s=answered)
+        stalls = hubwatch.read(daemon.probe_path, since_s=answered)
         assert [stall for stall in stalls if stall.stood_s > 0.1] == []
 
 
