@@ -40,7 +40,12 @@ class Block(Slot):
     __slots__ = ("done", "holder", "others", "units")
 
     def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
-        super().__init__(piece, begin, length, view)
+        # There are thousands a second: the slot's own part is spelled out, which saves a call.
+        self.piece = piece
+        self.begin = begin
+        self.length = length
+        self.view = view
+        self.filled_by = self.claimed_by = None
         self.holder: Peer | None = None
         self.others: list[Peer] | None = None
         self.done = False
@@ -89,7 +94,9 @@ class Partial:
             at = end
         self.blocks += _cut(buffer, at, buffer.size, block_bytes)
         # To be asked next: the last of the list.
-        self.free = [block for block in reversed(self.blocks) if not block.done]
+        self.free = self.blocks[::-1]
+        if zeros:
+            self.free = [block for block in self.free if not block.done]
         self.left = self.units  # not done
         self.holders: dict[Peer, int] = {}
         self.givers: dict[Peer, int] = {}  # what came from each
@@ -266,10 +273,11 @@ class Partial:
 def _cut(buffer: PieceBuffer, begin: int, end: int, size: int) -> list[Block]:
     """This part of the piece in blocks of `size` bytes; the last one may be shorter."""
     piece, view = buffer.piece, buffer.view
-    return [
-        Block(piece, at, min(size, end - at), view[at : min(at + size, end)])
-        for at in range(begin, end, size)
-    ]
+    rest = end - (end - begin) % size
+    blocks = [Block(piece, at, size, view[at : at + size]) for at in range(begin, rest, size)]
+    if rest < end:
+        blocks.append(Block(piece, rest, end - rest, view[rest:end]))
+    return blocks
 
 
 def _filled(buffer: PieceBuffer, begin: int, end: int) -> Block:
