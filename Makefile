@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 WORKERS ?= $(shell nproc)
 AT_ONCE = -n $(WORKERS) --dist worksteal
 
-.PHONY: demo test test-long interop lint format bench sim man setup venv clean
+.PHONY: demo test test-long interop lint format bench bench-levers sim man setup venv clean
 
 setup: $(READY)
 
@@ -51,6 +51,10 @@ format: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+# What each optimisation is worth, with it and without it in turns. About ten minutes.
+bench-levers: $(READY)
+	@$(BIN)/python -m bench --write levers
 
 # Manual pages for man(1), in build/man.
 man: $(READY)

@@ -1,6 +1,7 @@
 """All benchmarks side by side, and the tables of `docs/BENCHMARKS.md`.
 
-    make bench                        everything, about twenty minutes
+    make bench                        everything but the levers, about twenty minutes
+    make bench-levers                 what each optimisation is worth, about ten
     python -m bench pair fanout       only these, without touching the document
     python -m bench --write pair      only this, and its section of the document
     python -m bench --rounds 3 ...    fewer rounds
@@ -14,27 +15,47 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import NoReturn
 
 from bench import connections, core, fanout, idle, latency, pair, pictures, rivals, single, tables, tracker
+from bench.levers import suite as levers
 from bench.measure import Row
 
 #: No suite may take longer: twice what the longest needs.
 SUITE_S = 10 * 60
+LEVERS_S = 30 * 60
 
-SUITES: dict[str, tuple[str, Callable[[int], list[Row]]]] = {
-    "pair": ("One to one", pair.rows),
-    "rivals": ("One to one, each client to itself", rivals.rows),
-    "fanout": ("One to many", fanout.rows),
-    "connections": ("One to very many", connections.rows),
-    "latency": ("How soon it answers", latency.rows),
-    "single": ("One process", lambda rounds: single.rows(max(1, rounds - 2))),
-    "tracker": ("Announces", tracker.rows),
-    "idle": ("Thousands of torrents", lambda rounds: idle.rows(5000)),
-    "core": ("What the core takes for it", core.rows),
+
+@dataclass(frozen=True)
+class Suite:
+    """What belongs together in the document. `measure` gets the number of rounds."""
+
+    title: str
+    measure: Callable[[int], list[Row]]
+    section: Callable[[str, Sequence[Row], Mapping[str, str]], str] = tables.section
+    at_most_s: int = SUITE_S
+    #: Whether it runs where no suite is named.
+    is_usual: bool = True
+
+
+SUITES: dict[str, Suite] = {
+    "pair": Suite("One to one", pair.rows),
+    "rivals": Suite("One to one, each client to itself", rivals.rows),
+    "fanout": Suite("One to many", fanout.rows),
+    "connections": Suite("One to very many", connections.rows),
+    "latency": Suite("How soon it answers", latency.rows),
+    "single": Suite("One process", lambda rounds: single.rows(max(1, rounds - 2))),
+    "tracker": Suite("Announces", tracker.rows),
+    "idle": Suite("Thousands of torrents", lambda rounds: idle.rows(5000)),
+    "core": Suite("What the core takes for it", core.rows),
+    "levers": Suite(
+        "What each lever is worth", levers.rows, levers.section, at_most_s=LEVERS_S, is_usual=False
+    ),
 }
 
 
@@ -45,27 +66,45 @@ def main() -> int:
     if unknown:
         parser().error(f"there is no suite {unknown[0]!r}; there are {', '.join(SUITES)}")
     is_written = options.write or not options.suites
-    failed = []
+    names = options.suites or [name for name, suite in SUITES.items() if suite.is_usual]
+    outcomes: dict[str, str] = {}
     signal.signal(signal.SIGTERM, _end)
-    for name in options.suites or SUITES:
-        title, measure = SUITES[name]
-        print(f"{name}:", flush=True)
-        try:
-            with at_most(SUITE_S):
-                rows = measure(options.rounds)
-        except (Exception, Overdue):
-            traceback.print_exc()
-            failed.append(name)
-            continue
-        drawn = pictures.draw(name, rows) if is_written else {}
-        section = tables.section(title, rows, drawn)
-        print(section, flush=True)
-        if is_written:
-            tables.write({name: section}, SUITES)
-            print(f"written to {tables.DOCUMENT.name}", flush=True)
+    began = time.monotonic()
+    for number, name in enumerate(names, 1):
+        print(f"{name} ({number} of {len(names)}, after {minutes(began)}):", flush=True)
+        suite_began = time.monotonic()
+        problem = run(name, options.rounds, is_written=is_written)
+        outcomes[name] = f"{minutes(suite_began)}{f', FAILED: {problem}' if problem else ''}"
+        print(f"{name}: {outcomes[name]}\n", flush=True)
+    print(f"all in {minutes(began)}: {'; '.join(f'{name} {said}' for name, said in outcomes.items())}")
+    failed = [name for name, said in outcomes.items() if "FAILED" in said]
     if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+        print(f"failed, and left as it was in the document: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def run(name: str, rounds: int, *, is_written: bool) -> str:
+    """Measure one suite, print it, write it down. What went wrong; empty where nothing did."""
+    suite = SUITES[name]
+    try:
+        with at_most(suite.at_most_s):
+            rows = suite.measure(rounds)
+    except (Exception, Overdue) as error:
+        traceback.print_exc()
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    drawn = pictures.draw(name, rows) if is_written else {}
+    section = suite.section(suite.title, rows, drawn)
+    print(section, flush=True)
+    if is_written:
+        tables.write({name: section}, SUITES)
+        print(f"written to {tables.DOCUMENT.name}", flush=True)
+    return ""
+
+
+def minutes(since_s: float) -> str:
+    """How long that was."""
+    whole, seconds = divmod(round(time.monotonic() - since_s), 60)
+    return f"{whole} min {seconds} s" if whole else f"{seconds} s"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -73,8 +112,9 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m bench", description="Measure, and write the tables down."
     )
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of {', '.join(SUITES)}; all by default")
-    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row (default 5)")
+    usual = ", ".join(name for name, suite in SUITES.items() if suite.is_usual)
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{usual} (by default all), or levers")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each row at most (default 5)")
     parser.add_argument(
         "--write", action="store_true", help="replace the sections of these suites in the document"
     )

@@ -61,11 +61,12 @@ def rows(rounds: int) -> list[Row]:
     return [speed, memory, stalls]
 
 
-def seeder(home: Path, content: Path, metainfo: bytes) -> Daemon:
+def seeder(home: Path, content: Path, metainfo: bytes, *, without: str = "") -> Daemon:
     """A daemon that seeds to all who come."""
     daemon = Daemon(
         home,
         probed=True,
+        without=without,
         swarm__always_unchoke="true",
         limits__connections_per_torrent=PEERS + 50,
         daemon__log_level="warning",
@@ -106,10 +107,10 @@ def measure(daemon: Daemon, metainfo: bytes, speed: Row, memory: Row) -> None:
             crowd.kill()
 
 
-def run(crowd: subprocess.Popen[str], leechers: int, requests: int) -> float:
+def run(crowd: subprocess.Popen[str], leechers: int, requests: int, seconds: float | None = None) -> float:
     """MB/s of so many leechers together. RuntimeError where one of them got nothing."""
     assert crowd.stdin is not None and crowd.stdout is not None
-    crowd.stdin.write(f"{leechers} {requests} {RUN_S}\n")
+    crowd.stdin.write(f"{leechers} {requests} {RUN_S if seconds is None else seconds}\n")
     crowd.stdin.flush()
     said = crowd.stdout.readline().split()
     if len(said) != 3 or int(said[1]) != leechers:

@@ -27,16 +27,26 @@ class Daemon:
     """One microtorrd below `directory`; `settings` are `section.key` (or `section__key`) and their values.
 
     `prefix` goes before its command line: what moves it to another place, as `ip netns exec NAME`.
-    `probed` puts a watch on its hub, whose notes `probe_path` holds (`bench.probed`).
+    `probed` puts a watch on its hub, whose notes `probe_path` holds (`bench.probed`); `without` takes one of
+    its optimisations away (`bench.without`).
     """
 
     def __init__(
-        self, directory: Path, *, prefix: Sequence[str] = (), probed: bool = False, **settings: Any
+        self,
+        directory: Path,
+        *,
+        prefix: Sequence[str] = (),
+        probed: bool = False,
+        without: str = "",
+        **settings: Any,
     ) -> None:
         self.directory = directory
         self._prefix = prefix
         self.probe_path = directory / "stalls"
-        self._program = ("bench.probed", str(self.probe_path)) if probed else ("microtorrd",)
+        self._program: tuple[str, ...] = ("bench.probed", str(self.probe_path)) if probed else ("microtorrd",)
+        if without:
+            watch = ("--probe", str(self.probe_path)) if probed else ()
+            self._program = ("bench.without", *watch, without)
         self.socket = directory / "control.sock"
         self.save_to = directory / "data"
         self.log_path = directory / "log"

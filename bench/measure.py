@@ -94,6 +94,12 @@ def cpu_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def exact_cpu_s(pid: int) -> float:
+    """The same to the nanosecond, of the threads that live: what others count in hundredths of a second."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((thread / "schedstat").read_text().split()[0]) for thread in threads) / 1e9
+
+
 def peak_mib(pid: int) -> float:
     """The most memory that the process ever had in RAM, without pages of files it shares (VmHWM)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

@@ -19,6 +19,9 @@ class Microtorrd(Foreign):
     version_command: ClassVar[tuple[str, ...]] = ("microtorrd", "--version")
     peer_id_start: ClassVar[str] = "-MD"
 
+    #: Which of its optimisations is taken away, if any (`bench.without`).
+    without: ClassVar[str] = ""
+
     daemon: Daemon | None = None
 
     def prepare(self) -> None:
@@ -27,6 +30,7 @@ class Microtorrd(Foreign):
             self.home,
             prefix=self.place.prefix,
             probed=True,
+            without=self.without,
             listen__addresses=self.place.address,
             limits__up=self.upload_bytes_per_s,
             daemon__log_level="warning" if self.measured else "debug",

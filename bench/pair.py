@@ -44,18 +44,21 @@ class Transfer:
 
 
 @contextmanager
-def our_seeder(home: Path, content: Path, *, probed: bool = False) -> Iterator[tuple[Daemon, bytes]]:
+def our_seeder(
+    home: Path, content: Path, *, probed: bool = False, without: str = "", piece: int = PIECE
+) -> Iterator[tuple[Daemon, bytes]]:
     """A daemon that seeds the content and tracks it; and the metainfo."""
     daemon = Daemon(
         home,
         probed=probed,
+        without=without,
         tracker__enabled="true",
         tracker__bind="127.0.0.1:0",
         daemon__log_level="warning",
     )
     with daemon:
         url = f"http://127.0.0.1:{daemon.call('session.stats')['tracker_port']}/announce"
-        metainfo = make_torrent(content, PIECE, [url])
+        metainfo = make_torrent(content, piece, [url])
         with daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
             client.call("torrent.add", metainfo=for_rpc(metainfo), seed_path=str(content))

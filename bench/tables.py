@@ -63,14 +63,19 @@ def verdict(row: Row) -> str:
 def machine() -> str:
     """What it ran on, and against."""
     model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    commit = _git("rev-parse", "--short", "HEAD") or "unknown"
+    if _git("status", "--porcelain", "--untracked-files=no", "--", "microtorrd", "mtorrctl", "bench"):
+        commit += " with changes"
     return (
-        f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {commit or 'unknown'} on {os.cpu_count()} cores"
+        f"Measured {datetime.now(UTC):%Y-%m-%d} at commit {commit} on {os.cpu_count()} cores"
         f" ({model[1] if model else platform.machine()}), Linux {platform.release().split('-')[0]},"
         f" Python {platform.python_version()}, libtorrent {libtorrent.__version__}."
     )
+
+
+def _git(*words: str) -> str:
+    command = ["git", "-C", str(DOCUMENT.parents[1]), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def write(sections: Mapping[str, str], order: Iterable[str], document: Path = DOCUMENT) -> None:
