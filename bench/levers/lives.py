@@ -66,8 +66,8 @@ class Check(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        home = self.home / (lever or "with-all")
-        with Daemon(home, without=lever, daemon__log_level="warning") as daemon, daemon.client() as client:
+        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
+        with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
             added = client.call("torrent.add", metainfo=for_rpc(self.metainfo), seed_path=str(self.content))
             wait_until_it_seeds(client, daemon)
@@ -124,8 +124,8 @@ class Confirm(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        home = self.home / (lever or "with-all")
-        with Daemon(home, without=lever, daemon__log_level="warning") as daemon, daemon.client() as client:
+        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
+        with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
 
             def measure() -> Mapping[str, float]:
@@ -153,7 +153,8 @@ class Many(Stage):
         "list-cpu": Figure("CPU of a list of all", "ms"),
         "since": Figure("a list with `since` when nothing changed", "ms"),
     }
-    rounds = 4
+    rounds = 3
+    warm_up_rounds = 0
     count: ClassVar[int] = 2000
     lists: ClassVar[int] = 5
 
@@ -214,14 +215,14 @@ class Pause(Stage):
 
     def prepare(self, stack: ExitStack) -> None:
         place = tempfile.TemporaryDirectory(prefix="microtorrd-bench-", dir=disk())
-        self.place = Path(stack.enter_context(place))
-        if is_in_memory(self.place):
-            self.why_not = f"{self.place.parent} is no disk"
+        self.disk = Path(stack.enter_context(place))
+        if is_in_memory(self.disk):
+            self.why_not = f"{self.disk.parent} is no disk"
         self.torrents = idle.make_many(self.home / "content", self.count, "http://127.0.0.1:1/announce")
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.place / (lever or "with-all"), without=lever, daemon__log_level="critical")
+        daemon = Daemon(self.new_place(lever, self.disk), without=lever, daemon__log_level="critical")
         with daemon, daemon.client() as client:
             for torrent in self.torrents:
                 path = str(self.home / "content" / torrent.name)
@@ -255,7 +256,7 @@ class Announces(Stage):
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
         daemon = Daemon(
-            self.home / (lever or "with-all"),
+            self.new_place(lever),
             without=lever,
             tracker__enabled="true",
             tracker__bind="127.0.0.1:0",

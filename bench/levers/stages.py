@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import ClassVar
@@ -41,6 +42,7 @@ class Stage:
         self.home = home
         self.why_not = ""
         self._stack = ExitStack()
+        self._places = count()
 
     def __enter__(self) -> Stage:
         with self._stack:
@@ -53,6 +55,10 @@ class Stage:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.close()
+
+    def new_place(self, lever: str, below: Path | None = None) -> Path:
+        """A directory for something of one side, that nobody has used before."""
+        return (below or self.home) / f"{next(self._places)}-{lever or 'with-all'}"
 
     def prepare(self, stack: ExitStack) -> None:
         """Make what all sides share."""

@@ -44,9 +44,9 @@ class Pair(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        name = lever or "with-all"
-        seeding = pair.our_seeder(self.home / f"seeder-{name}", self.content, without=lever, piece=self.piece)
-        with seeding as (seeder, metainfo), Leecher(self.home / f"leecher-{name}", lever) as leecher:
+        place = self.new_place(lever)
+        seeding = pair.our_seeder(place / "seeder", self.content, without=lever, piece=self.piece)
+        with seeding as (seeder, metainfo), Leecher(place / "leecher", lever) as leecher:
             assert seeder.process is not None
             pids = [seeder.process.pid]
             asked = (seeder,) if "answer" in wanted else ()
@@ -77,7 +77,7 @@ class FromLibtorrent(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        with Leecher(self.home / f"leecher-{lever or 'with-all'}", lever) as leecher:
+        with Leecher(self.new_place(lever), lever) as leecher:
             yield lambda: leecher.fetch(self.metainfo, self.size, [self.seeder.pid], ())
 
 
@@ -164,8 +164,7 @@ class Crowd(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        home = self.home / (lever or "with-all")
-        daemon = connections.seeder(home, self.content, self.metainfo, without=lever)
+        daemon = connections.seeder(self.new_place(lever), self.content, self.metainfo, without=lever)
         try:
             described = metainfo_room.parse(self.metainfo)
             arguments = [
@@ -214,7 +213,7 @@ class Fanout(Stage):
         "time": Figure("until the last of eight is done", "s"),
         "copies": Figure("copies that left the seeder", "copies"),
     }
-    rounds = 3
+    rounds = 2
     warm_up_rounds = 0
     size: ClassVar[int] = 48 * MIB
     cap: ClassVar[int] = 16_000_000
