@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from bench import core, idle, probed, tracker
+from bench import core, hubwatch, idle, tracker
 from bench.daemons import Daemon
 from bench.levers.stages import Figure, Measure, Stage
 from bench.measure import (
@@ -184,7 +184,7 @@ class Many(Stage):
                 token = client.call("torrent.list", since="")["token"]
                 time.sleep(0.5)  # the tracker is given up
                 memory_kib = (resident_mib(pid) - self.empty_mib) * 1024 / self.count
-                stalls_s = probed.durations_s(daemon.probe_path, since_s=began_s)
+                stalls_s = hubwatch.durations_s(daemon.probe_path, since_s=began_s)
                 before_s = exact_cpu_s(pid)
                 for _ in range(self.lists):
                     client.call("torrent.list")
@@ -200,7 +200,7 @@ class Many(Stage):
             "memory": memory_kib,
             "start-cpu": used_s,
             "start-time": took_s,
-            "stall": max([probed.NOTED_S, *stalls_s]) * 1000,
+            "stall": max([hubwatch.NOTED_S, *stalls_s]) * 1000,
             "list-cpu": list_s * 1000,
             "since": since_s * 1000,
         }

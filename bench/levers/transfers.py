@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from bench import arena, connections, latency, pair, probed
+from bench import arena, connections, hubwatch, latency, pair
 from bench.arena import Arena
 from bench.daemons import Daemon
 from bench.levers.stages import Figure, Measure, Stage
@@ -200,7 +200,7 @@ class Crowd(Stage):
                 crowd, connections.PEERS, connections.TOGETHER, self.together_s
             )
             # What is shorter is not noted: then it was no longer than this.
-            stalls_s = [probed.NOTED_S, *probed.durations_s(daemon.probe_path, since_s=began_s)]
+            stalls_s = [hubwatch.NOTED_S, *hubwatch.durations_s(daemon.probe_path, since_s=began_s)]
             found["stall"] = max(stalls_s) * 1000
         return found
 
