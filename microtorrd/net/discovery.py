@@ -5,7 +5,7 @@ so the ways are looked at again now and then.
 
 Rules:
 - at most a datagram a second and a way leaves; what to say is `core/beacon.py`'s affair;
-- what is heard is bounded, in all and for each host, and believed of neighbours only;
+- what is heard is bounded (`core/earshot.py`), and believed of neighbours only;
 - nothing depends on it: a socket that cannot be opened is tried again, with one line in the log.
 """
 
@@ -22,22 +22,22 @@ from gevent import socket
 
 from microtorrd import logs
 from microtorrd.core.beacon import Beacon
+from microtorrd.core.earshot import Earshot
 from microtorrd.core.events import Address
 from microtorrd.errors import ProtocolError
 from microtorrd.greenlets import Crew
 from microtorrd.net.neighbourhood import Way, is_neighbour
 from microtorrd.proto import lsd
-from microtorrd.rate import Allowance
 
 #: Between two datagrams of ours, and between two looks at the interfaces.
 PACE_S = 1.0
 LOOK_AT_WAYS_S = 60.0
 
-#: Datagrams heard: at once, and a second; in all, and of one host. A host with many torrents sends many.
-HEARD_BURST, HEARD_PER_S = 200, 50
-OF_A_HOST_BURST, OF_A_HOST_PER_S = 40, 5
-HOSTS_MAX = 256
+#: Datagrams read before others have their turn.
 AT_A_TIME = 16
+
+#: Troubles of which is known that they were told.
+TROUBLES_MAX = 256
 
 #: Neighbours are one hop away.
 HOPS = 1
@@ -75,8 +75,7 @@ class Discovery:
         self._mouths: dict[Way, socket.socket] = {}
         self._ways: Sequence[Way] = ()
         self._troubles: set[str] = set()  # that were told of
-        self._all = Allowance(HEARD_BURST, HEARD_PER_S, monotonic())
-        self._hosts: dict[str, Allowance] = {}
+        self._earshot = Earshot(monotonic())
         self._closed = False
 
     def start(self) -> None:
@@ -139,7 +138,8 @@ class Discovery:
 
     def _take_in(self, datagram: bytes, host: str) -> None:
         """attacker-controlled: by whoever can send a datagram into this network"""
-        if not self._may_be_heard(host):
+        now = monotonic()
+        if not self._earshot.may_speak(host, now):
             return
         try:
             presence = lsd.decode(datagram)
@@ -148,17 +148,10 @@ class Discovery:
             return
         if presence.cookie == self._cookie or not is_neighbour(host, self._ways):
             return
+        if not self._earshot.is_believed(host, presence.port, now):
+            return
         for swarm_id in presence.swarm_ids:
             self._heard(swarm_id, (host, presence.port))
-
-    def _may_be_heard(self, host: str) -> bool:
-        now = monotonic()
-        allowance = self._hosts.get(host)
-        if allowance is None:
-            if len(self._hosts) >= HOSTS_MAX:
-                del self._hosts[next(iter(self._hosts))]
-            allowance = self._hosts[host] = Allowance(OF_A_HOST_BURST, OF_A_HOST_PER_S, now)
-        return allowance.take(now) and self._all.take(now)
 
     # ------------------------------------------------------------------------------------------ ways
 
@@ -241,7 +234,7 @@ class Discovery:
         """Told once, until something else is the matter."""
         reason = f"{what}: {error.strerror or error}"
         if reason not in self._troubles:
-            if len(self._troubles) >= HOSTS_MAX:
+            if len(self._troubles) >= TROUBLES_MAX:
                 self._troubles.clear()
             self._troubles.add(reason)
             _log.info("local_discovery_hindered", reason=reason)

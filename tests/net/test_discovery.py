@@ -11,8 +11,9 @@ import pytest
 from gevent import socket
 from gevent.event import Event
 
+from microtorrd.core.earshot import OF_A_HOST_BURST, PORTS_OF_A_HOST
 from microtorrd.greenlets import Crew
-from microtorrd.net.discovery import OF_A_HOST_BURST, Discovery
+from microtorrd.net.discovery import Discovery
 from microtorrd.net.neighbourhood import Way, is_neighbour, ways
 from microtorrd.proto import lsd
 
@@ -129,11 +130,19 @@ def test_nonsense_and_floods_are_survived(meet: Meet, group_port: int) -> None:
         b"BT-SEARCH * HTTP/1.1\r\nPort: 1\r\nInfohash: x",
     ]
     shout(group_port, *garbage)
-    said = [lsd.encode(lsd.Presence(port, (ID,)), ipv6=False) for port in range(1, 200)]
-    shout(group_port, *said)
+    shout(group_port, *[lsd.encode(lsd.Presence(1, (ID,)), ipv6=False)] * 200)
     listener.wait(OF_A_HOST_BURST - len(garbage))
     gevent.sleep(0.05)
     assert len(listener.heard) < OF_A_HOST_BURST + 5
+
+
+def test_the_ports_of_one_host_are_not_all_knocked_at(meet: Meet, group_port: int) -> None:
+    listener = meet(1111)
+    said = [lsd.encode(lsd.Presence(port, (ID,)), ipv6=False) for port in range(1, 30)]
+    last = lsd.encode(lsd.Presence(1, (bytes(20),)), ipv6=False)
+    shout(group_port, *said, last)
+    listener.wait(PORTS_OF_A_HOST + 1)
+    assert [port for _, (_, port) in listener.heard] == [*range(1, PORTS_OF_A_HOST + 1), 1]
 
 
 def test_who_is_a_neighbour() -> None:
