@@ -380,13 +380,15 @@ class Core:
         self.workshop.give_back_orphans()
 
     def _on_settings_changed(self, fact: events.SettingsChanged, _: float) -> None:
-        super_seed = self.swarm.choices.super_seed
+        super_seed, exchanged = self.swarm.choices.super_seed, self.exchange.on
         self.swarm.choices = fact.settings
         if fact.swarm is not None:
             self.swarm.settings = fact.swarm
         self.workshop.picker.sequential = fact.settings.sequential
         if fact.settings.super_seed != super_seed:
             self.superseeding.changed()
+        if self.exchange.on != exchanged:
+            self.introductions.say_whether_we_exchange()
 
     def _on_wishes_changed(self, fact: events.WishesChanged, now: float) -> None:
         self.swarm.wishes = Wishes(self.swarm.geometry, fact.priorities)

@@ -1,7 +1,7 @@
 """Peer exchange (BEP 11): telling peers with whom else we are connected, and hearing the same from them.
 
 Rules:
-- of a private torrent (BEP 27), and where the setting says no, nothing is told and nothing is heard;
+- of a private torrent (BEP 27), and while the setting says no, nothing is told and nothing is heard;
 - only peers that are connected are told of, at the address where they listen; to each peer not more often
   than once in `EVERY_S`, and at most `MOST` that came and `MOST` that went. What does not fit comes with the
   next message; who was told of is taken back when it is gone;
@@ -84,9 +84,12 @@ class Exchange:
         return not self._private and self._swarm.settings.peer_exchange
 
     def agreed(self, peer: Peer, number: int | None, now: float) -> None:
-        """The peer says what number its messages have; 0: it wants none, None: it says nothing of it."""
+        """The peer says what number its messages have; 0: it wants none, None: it says nothing of it.
+
+        That is remembered while the setting says no, too: it may say yes again.
+        """
         partner = self._partners.get(peer.number)
-        if number and self.on:
+        if number and not self._private:
             if partner is None:
                 self._partners[peer.number] = Partner(number, now)
             else:
@@ -115,11 +118,10 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Once a second: tell those whose time has come."""
+        if not self.on:
+            return
         due = [number for number, partner in self._partners.items() if partner.due_at <= now]
         if not due:
-            return
-        if not self.on:
-            self._partners.clear()
             return
         present = dict(self._present())
         for number in due:

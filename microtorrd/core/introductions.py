@@ -79,6 +79,15 @@ class Introductions:
                 words = replace(self.words_for(peer), upload_only=not wants)
                 self._swarm.tell(peer, Extended(0, words.encode()))
 
+    def say_whether_we_exchange(self) -> None:
+        """Tell all whether we exchange addresses, where that has changed: connections last for days."""
+        for peer in self._swarm.peers.values():
+            if peer.extended:
+                words = self.words_for(peer)
+                # What is left out stays as it was (BEP 10): said is only what is 0.
+                words = replace(words, m={pex.NAME: 0, **words.m})
+                self._swarm.tell(peer, Extended(0, words.encode()))
+
     def words_for(self, peer: Peer) -> ExtendedHandshake:
         """What this peer is told of us."""
         try:

@@ -138,6 +138,40 @@ def test_the_setting_switches_it_off_at_once() -> None:
     assert NAME not in said.m
 
 
+def said_of_exchange(orders: Sequence[Order], number: int) -> list[int | None]:
+    """What number the peer is told, in each extended handshake; 0: none are wanted, None: nothing of it."""
+    return [
+        ExtendedHandshake.decode(message.payload).m.get(NAME)
+        for message in told(orders, number)
+        if isinstance(message, Extended) and message.number == 0
+    ]
+
+
+def test_peers_that_are_here_hear_that_it_is_switched() -> None:
+    rig = Rig("..")
+    meet(rig, 1)
+    rig.join(2, host="10.1.0.2")  # without the extension protocol
+    choices, off = rig.core.swarm.choices, SwarmSettings(peer_exchange=False)
+    orders = rig.do(events.SettingsChanged(choices, off))
+    assert said_of_exchange(orders, 1) == [0]
+    assert not told(orders, 2)
+    assert not rig.do(events.SettingsChanged(choices, off)), "nothing has changed"
+    meet(rig, 3)  # which comes while it is off
+    assert not news(rig.tick(100), 1)
+    orders = rig.do(events.SettingsChanged(choices, SwarmSettings()))
+    assert said_of_exchange(orders, 1) == said_of_exchange(orders, 3) == [NUMBER]
+    orders = rig.tick(8)
+    assert news(orders, 1) == [PexMessage({("10.1.0.3", 6881): REACHABLE})]
+    assert news(orders, 3) == [PexMessage({("10.1.0.1", 6881): REACHABLE})]
+    assert of(rig.say(3, exchange({("10.1.0.9", 5): 0})) + rig.tick(), Dial) == [Dial(("10.1.0.9", 5))]
+
+
+def test_a_private_torrent_says_nothing_of_a_switch() -> None:
+    rig = Rig("..", private=True)
+    meet(rig, 1)
+    assert not rig.do(events.SettingsChanged(rig.core.swarm.choices, SwarmSettings(peer_exchange=False)))
+
+
 def test_too_many_messages_are_passed_over_and_a_flood_is_a_fault() -> None:
     rig = Rig("..", settings=SwarmSettings(dials_at_once=100))
     meet(rig, 1)
