@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from microtorrd.content import Content
 
 
+class Move:
+    """A move under way, for who looks on."""
+
+    __slots__ = ("done_bytes", "save_to", "size_bytes", "then_verify")
+
+    def __init__(self, save_to: str) -> None:
+        self.save_to = save_to
+        self.done_bytes = 0
+        self.size_bytes = 0  # that have to be copied; 0: none so far
+        self.then_verify = False  # a check was wished meanwhile
+
+    def progressed(self, done_bytes: int, size_bytes: int) -> None:
+        """So much is copied. Called in a disk thread."""
+        self.done_bytes, self.size_bytes = done_bytes, size_bytes
+
+
 def relocate(content: Content, save_to: str, have: Bitfield, on_progress: Callable[[int, int], None]) -> None:
     """Bring the files to another directory. `on_progress` gets the bytes done and to do, in a disk thread.
 

@@ -22,6 +22,7 @@ from microtorrd.webseeds import WebSeeds
 if TYPE_CHECKING:
     from microtorrd.disk.state import MagnetRecord, TorrentRecord
     from microtorrd.net.announcer import TrackerStatus
+    from microtorrd.relocation import Move
     from microtorrd.rest import Rest
     from microtorrd.torrent import Torrent
 
@@ -172,6 +173,7 @@ def detail_row(torrent: Torrent | Resolver) -> Row:
         **torrent.content.about,
         "file_count": len(torrent.content.entries),
         "content_path": torrent.content.path,
+        "move": move_row(torrent.move),
         "pieces_done": 0 if snapshot is None else snapshot.have_count,
         "leechers": 0 if snapshot is None else snapshot.leechers,
         "wasted_bytes": waste,
@@ -182,6 +184,13 @@ def detail_row(torrent: Torrent | Resolver) -> Row:
         "web_seeds": web_seed_rows(torrent),
         "last_download": torrent.content.last_download,
     }
+
+
+def move_row(move: Move | None) -> Row | None:
+    """Where it is being moved to, and how far; None when it is not."""
+    if move is None:
+        return None
+    return {"save_to": move.save_to, "done_bytes": move.done_bytes, "size_bytes": move.size_bytes}
 
 
 def settings_row(record: TorrentRecord | MagnetRecord) -> Row:
@@ -333,6 +342,7 @@ def _resolver_details(resolver: Resolver) -> Row:
         "dialect": "bittorrent" if resolver.link.id_hash is None else "microtorr",
         "file_count": 0,
         "content_path": resolver.record.save_to,
+        "move": None,
         "pieces_done": 0,
         "leechers": 0,
         "wasted_bytes": 0,

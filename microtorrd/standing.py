@@ -26,6 +26,7 @@ from microtorrd.host import CoreHost
 from microtorrd.net.announcer import AnnounceStats
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.rate import TokenBucket
+from microtorrd.relocation import Move
 from microtorrd.rest import Rest
 
 #: Causes that can go away without the operator: mounts come back, space is made.
@@ -45,8 +46,7 @@ class Standing:
         self._crew: Crew | None = None
         self._up: TokenBucket | None = None
         self._down: TokenBucket | None = None
-        self.moving = False
-        self.move_progress = (0, 0)  # bytes done and to do
+        self.move: Move | None = None  # under way
         self.host: CoreHost | None = None  # None until `load` is done, and at rest
         self.rest: Rest | None = None
         self._shown: tuple[events.State, str | None] | None = None
@@ -110,6 +110,11 @@ class Standing:
         if self.rest is not None:
             return not self.rest.paused and not self._gone
         return self.core is not None and self.core.phase is Phase.RUNNING and not self._gone
+
+    @property
+    def moving(self) -> bool:
+        """Whether its content is on its way to another directory."""
+        return self.move is not None
 
     @property
     def is_loaded(self) -> bool:

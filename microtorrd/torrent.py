@@ -17,7 +17,7 @@ from microtorrd.core import events
 from microtorrd.errors import MicrotorrError, NotAllowed, StorageError
 from microtorrd.life import Life, settings_of
 from microtorrd.proto.selection import Priority
-from microtorrd.relocation import relocate
+from microtorrd.relocation import Move, relocate
 
 #: Causes after which files are looked at again before anything of them is offered.
 SUSPECT_CAUSES = frozenset({"changed", "not_found", "mismatch", "id_hash_mismatch", "io_error"})
@@ -76,8 +76,11 @@ class Torrent(Life):
         self.resume()
 
     def verify(self) -> None:
-        """Check all content again."""
-        self._act(events.RecheckWanted(range(self.content.geometry.piece_count), at_once=True))
+        """Check all content again; where it is being moved after that, or the check would end the move."""
+        if self.move is not None:
+            self.move.then_verify = True
+        else:
+            self._act(events.RecheckWanted(range(self.content.geometry.piece_count), at_once=True))
 
     def reannounce(self) -> None:
         """Ask the trackers for peers now, as far as they allow."""
@@ -106,8 +109,12 @@ class Torrent(Life):
 
     def _choose_files(self, words: Sequence[str], priority: Priority) -> None:
         content, record = self.content, self.content.record
-        if record.seed_only or self.moving or not content.entries:
-            why = "is seeded from where its data was" if record.seed_only else "is busy"
+        if record.seed_only:
+            why = "is shared from where its data is (--seed): nothing is fetched, so nothing is to choose"
+            raise NotAllowed(f"{record.name!r} {why}", info_hash=self.info_hash.hex())
+        self.refuse_while_moving()
+        if not content.entries:
+            why = "was not looked at yet, so its files are not known"
             raise NotAllowed(f"{record.name!r} {why}", info_hash=self.info_hash.hex())
         selection = rechosen(content, self.have or content.claimed, words, priority)
         if selection == record.selection:
@@ -143,17 +150,17 @@ class Torrent(Life):
             raise NotAllowed(f"{record.name!r} is busy", info_hash=self.info_hash.hex())
         if record.save_to == save_to:
             raise NotAllowed(f"{record.name!r} is in {save_to} already", path=save_to)
-        self.moving = True
+        self.move = Move(save_to)
         self._act(events.Stopped())
-        self.crew.spawn("move", self._move, save_to)
+        self.crew.spawn("move", self._relocate, self.move)
 
-    def _move(self, save_to: str) -> None:
+    def _relocate(self, move: Move) -> None:
         """Stop, move, verify, go on: at the new place, or where that failed at the old one."""
-        before = self.content.record.save_to
+        before, save_to = self.content.record.save_to, move.save_to
         try:
             assert self.core is not None
             self._wait_for_choices()  # of before: none is taken meanwhile
-            relocate(self.content, save_to, self.core.have.copy(), self._note_move)
+            relocate(self.content, save_to, self.core.have.copy(), move.progressed)
         except MicrotorrError as error:
             self._log.error("move_failed", to=save_to, reason=str(error))
             self.note("move_failed", save_to=before, wanted=save_to, message=str(error))
@@ -161,10 +168,8 @@ class Torrent(Life):
             self._log.info("moved", save_to=save_to)
             self.note("moved", save_to=save_to, before=before)
         finally:
-            self.moving = False
+            self.move = None
         if not self.content.record.stopped:
-            self._resume(recheck=False)
-
-    def _note_move(self, done_bytes: int, size_bytes: int) -> None:
-        """Called in a disk thread: the figures are published with the next note of progress."""
-        self.move_progress = (done_bytes, size_bytes)
+            self._resume(recheck=move.then_verify)
+        elif move.then_verify:
+            self.verify()

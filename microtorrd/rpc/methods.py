@@ -389,7 +389,7 @@ _ROWS = (
     ),
     Method(
         "torrent.verify",
-        "Check all its content against the hashes again.",
+        "Check all its content against the hashes again; while it is moved, as soon as that is over.",
         p.One,
         r.Torrents,
         _verify,
@@ -433,7 +433,8 @@ _ROWS = (
     ),
     Method(
         "torrent.select",
-        "Want some of its files more, less or not at all; of a magnet link, as soon as they are known.",
+        "Want some of its files more, less or not at all; of a magnet link, as soon as they are known. Not "
+        "of one that was added with `seed_path`: nothing of it is fetched.",
         p.Select,
         r.Torrents,
         _select,

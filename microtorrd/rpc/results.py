@@ -81,6 +81,14 @@ class Settings(TypedDict):
     up: int
 
 
+class Move(TypedDict):
+    """A move under way."""
+
+    save_to: Annotated[str, Meta(description="the directory that the content is moved to")]
+    done_bytes: Annotated[int, Meta(description="copied so far")]
+    size_bytes: Annotated[int, Meta(description="to copy; 0 within a filesystem, where nothing is copied")]
+
+
 class TorrentDetails(Torrent):
     """Everything known of one torrent: its row, and more beside."""
 
@@ -91,6 +99,7 @@ class TorrentDetails(Torrent):
     dialect: Literal["microtorr", "bittorrent", "original"]
     file_count: int
     content_path: Annotated[str, Meta(description="where its file or directory lies")]
+    move: Annotated[Move | None, Meta(description="the move that is under way; null: none is")]
     pieces_done: int
     leechers: int
     wasted_bytes: Annotated[int, Meta(description="received although nobody asked, or twice")]

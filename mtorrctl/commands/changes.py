@@ -52,7 +52,10 @@ def resume(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
 @json_option
 @socket_option
 def verify(ids: tuple[str, ...], as_json: bool, socket: str | None) -> None:
-    """Compare all content of torrents with its hashes again. `list` and `watch` show how far it is."""
+    """Compare all content of torrents with its hashes again. `list` and `watch` show how far it is.
+
+    One that is being moved is checked as soon as that is over.
+    """
     finish(act_on_each(socket, ids, "torrent.verify", {}, done="checking", as_json=as_json), len(ids))
 
 

@@ -134,7 +134,8 @@ _HEAD = (
 def inspect(id: str, as_json: bool, socket: str | None) -> None:
     """Show everything that is known of one torrent: how far it is, where it lies, its settings and trackers.
 
-    With --json it prints one object: the keys of `list`, and metadata, settings, totals and trackers besides.
+    With --json it prints one object: the keys of `list`, and metadata, settings, totals and trackers besides;
+    `move` is null, or where it is being moved to, and how far that is.
 
     \b
     Examples:
@@ -260,6 +261,8 @@ def files(id: str, names: tuple[str, ...], priority: str | None, as_json: bool, 
     A file that is `off` is not fetched; if it is here whole it stays, else what is here of it is put aside
     in a hidden directory, and comes back when it is wanted again. Pieces of files that are `high` come first,
     those of `low` ones last. When all that is wanted is here the torrent is seeding.
+
+    Of a torrent that was added with `--seed` nothing is fetched, so there is nothing to choose.
 
     With --json it prints a list of objects: index, path, size_bytes, done_bytes, progress, priority,
     attributes.

@@ -152,6 +152,7 @@ class FakeSession:
             "trackers": self.trackers(id),
             "web_seeds": [],
             "last_download": None,
+            "move": None,
         }
 
     def pause(self, id: str) -> dict[str, Any]:
