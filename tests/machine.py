@@ -14,7 +14,6 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import psutil
@@ -40,7 +39,8 @@ NEEDED = (
 PATIENCE_S = 60.0
 
 #: Run with the root to be as $1. /dev has the few devices that do no harm. The old root is not merely hidden,
-#: as by chroot: it is not there, so that nothing tried in a sandbox can reach the real machine.
+#: as by chroot: it is not there, so that nothing tried in a sandbox can reach the real machine. Whether
+#: control groups may be made is tried before, by the name $7: systemd would say nothing that can be heard.
 BOOT = r"""
 set -eu
 root=$1
@@ -80,6 +80,11 @@ else
     mount -t cgroup -o none,name=systemd cgroup "$root/sys/fs/cgroup/systemd"
     mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup/unified"
 fi
+groups=$root/sys/fs/cgroup
+if [ -d "$groups/unified" ]; then groups=$groups/unified; fi
+groups=$groups$(sed -n 's/^0:://p' /proc/self/cgroup)
+mkdir "$groups/$7"
+rmdir "$groups/$7"
 ip link set lo up
 cd "$root"
 pivot_root . mnt
@@ -89,14 +94,36 @@ exec env -i container=microtorrd-test PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 """
 
 
+#: What is said where something is not allowed, in lower case.
+REFUSALS = ("not permitted", "permission denied", "read-only file system")
+
+PROGRAMS = ("setpriv", "unshare", "nsenter", "ip", "systemctl")
+
+
 class CannotBoot(Exception):
-    """Not here: something refuses what a container of one's own needs. Its text is what was said."""
+    """Not here. Its text is why; `forbidden`: this user or this kernel does not allow what it needs."""
+
+    def __init__(self, why: str, *, forbidden: bool = False) -> None:
+        super().__init__(why)
+        self.forbidden = forbidden
+
+
+def require() -> None:
+    """Raises CannotBoot where this user, or what is installed, is not enough."""
+    if os.geteuid() != 0:
+        raise CannotBoot("that needs root", forbidden=True)
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if not SYSTEMD.exists():
+        missing.append(str(SYSTEMD))
+    if missing:
+        raise CannotBoot(f"{', '.join(missing)}: not installed")
 
 
 class Machine:
-    """Use it in a `with`: booted, with the service installed but not started."""
+    """Use it in a `with`: booted, with the service installed but not started. Raises CannotBoot."""
 
     def __init__(self) -> None:
+        require()
         self._root = Path(tempfile.mkdtemp(prefix="machine-"))
         self._unshare: subprocess.Popen[bytes] | None = None
         self._init = 0
@@ -104,6 +131,7 @@ class Machine:
     def __enter__(self) -> Machine:
         site = next(path for path in sys.path if path.endswith("-packages"))
         words = [str(self._root), sys.base_prefix, PREFIX, site, str(ROOT), " ".join(NEEDED)]
+        words.append(self._root.name)
         self._unshare = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *UNSHARE, "--kill-child", "bash", "-c", BOOT, "boot", *words],
             stdin=subprocess.DEVNULL,
@@ -166,16 +194,21 @@ class Machine:
     def _wait_until_booted(self) -> None:
         assert self._unshare is not None
         end = time.monotonic() + PATIENCE_S
+        has_begun = False  # systemd took over: whatever goes wrong now, it was allowed
         while time.monotonic() < end and self._unshare.poll() is None:
             for child in psutil.Process(self._unshare.pid).children():
                 self._init = child.pid
-                if child.name() == "systemd" and self._is_booted():
+                has_begun = has_begun or child.name() == "systemd"
+                if has_begun and self._is_booted():
                     return
             with suppress(subprocess.TimeoutExpired):  # nobody tells from outside when it has begun to listen
                 self._unshare.wait(0.1)
         self._unshare.kill()
-        said, _ = self._unshare.communicate()
-        raise CannotBoot(said.decode(errors="replace"))
+        raw, _ = self._unshare.communicate()
+        said = raw.decode(errors="replace").strip()
+        if has_begun:
+            raise CannotBoot(f"basic.target was not reached in {PATIENCE_S:.0f} s. {said}")
+        raise CannotBoot(said, forbidden=any(word in said.lower() for word in REFUSALS))
 
     def _is_booted(self) -> bool:
         return self.run("systemctl", "is-active", "basic.target").stdout == "active\n"
@@ -189,14 +222,3 @@ class Machine:
             self.write(path, f'#!/bin/sh\n{environ} exec {python} -P -B -m {program} "$@"\n')
             self.must("chmod", "755", path)
         self.must(f"{PREFIX}/source/packaging/install.sh", "--without-programs")
-
-
-@cache
-def is_possible() -> bool:
-    """Whether this user may make one here."""
-    return (
-        os.geteuid() == 0
-        and SYSTEMD.exists()
-        and all(shutil.which(name) for name in ("setpriv", "unshare", "nsenter", "ip", "systemctl"))
-        and subprocess.run([*UNSHARE, "true"], capture_output=True, check=False).returncode == 0
-    )

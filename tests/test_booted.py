@@ -11,11 +11,10 @@ from contextlib import closing
 import pytest
 
 from microtorrd.invocation import MISCONFIGURED
-from tests.machine import CannotBoot, Machine, is_possible
+from tests.lacking import lacking
+from tests.machine import CannotBoot, Machine
 from tests.swarm.hostile import wait
 from tests.test_systemd import EXPOSURE_MAX
-
-pytestmark = pytest.mark.skipif(not is_possible(), reason="booting systemd needs root, and systemd")
 
 THING = "/srv/microtorr/thing.bin"
 BAD = "/etc/microtorrd/conf.d/bad.toml"
@@ -26,7 +25,7 @@ def booted() -> Iterator[Machine]:
     try:
         machine = Machine().__enter__()
     except CannotBoot as error:
-        pytest.skip(f"systemd does not boot in namespaces here: {error}")
+        lacking(f"systemd does not boot in namespaces here: {error}", forbidden=error.forbidden)
     with closing(machine):
         machine.must("sh", "-c", f"head -c 3000000 /dev/urandom >{THING}")
         machine.must("systemctl", "enable", "microtorrd")

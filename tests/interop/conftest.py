@@ -1,8 +1,5 @@
-"""What the interop tests need, what becomes of those whose foreign client is missing, and the matrix.
-
-A client that is not installed is a skip on a developer's machine and a failure in CI: there it is the install
-that is broken, and a matrix with holes would look like one without.
-"""
+"""What the interop tests need, and the matrix. One with holes would look like one without, so that a client
+that is not installed is a failure in CI (`tests/lacking.py`)."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ import os
 import shutil
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -20,10 +16,9 @@ from bench.namespaces import Network
 from bench.places import LOOPBACK
 from tests.interop import matrix, race
 from tests.interop.meeting import Meeting
+from tests.lacking import lacking
 
 MEETING = pytest.StashKey[Meeting]()
-
-IN_CI = os.environ.get("CI") == "true"
 
 #: Debian has some of the programs where an ordinary user's PATH does not look.
 os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -38,13 +33,7 @@ def require_programs(*programs: str) -> None:
     """These programs must be here."""
     for program in programs:
         if shutil.which(program) is None:
-            _lacking(f"{program} is not installed")
-
-
-def _lacking(what: str) -> NoReturn:
-    if IN_CI:
-        pytest.fail(f"{what}, and in CI it must be", pytrace=False)
-    pytest.skip(what)
+            lacking(f"{program} is not installed")
 
 
 @pytest.fixture
@@ -59,7 +48,7 @@ def loopback_meeting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
 def network() -> Iterator[Network]:
     """A network of its own for this test."""
     if not namespaces.are_possible():
-        _lacking("network namespaces need root and iproute2")
+        lacking("network namespaces need root and iproute2")
     with Network() as network:
         yield network
 

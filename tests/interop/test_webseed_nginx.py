@@ -17,7 +17,7 @@ import pytest
 
 from bench.daemons import Daemon
 from mtorrctl.create import Recipe, create
-from tests.interop import conftest
+from tests.lacking import lacking
 from tests.net.trackers import closed_port
 from tests.swarm.conftest import MakeDaemon, make_daemon, mtorrctl, wait_until
 from tests.swarm.test_sharing import make_tree, same_trees
@@ -100,7 +100,7 @@ class Nginx:
 def nginx(tmp_path: Path) -> Iterator[Nginx]:
     """A real web server."""
     if shutil.which("nginx") is None:
-        conftest._lacking("nginx is not installed")
+        lacking("nginx is not installed")
     nginx = Nginx(tmp_path / "nginx")
     yield nginx
     nginx.close()
