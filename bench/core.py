@@ -18,6 +18,7 @@ from microtorrd.core import events
 from microtorrd.core.core import Core
 from microtorrd.core.events import BlocksReceived, Fetch, PeerJoined, RequestsReceived
 from microtorrd.core.picker import Picker, blank
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import BitfieldMessage, Have, HaveAll, HaveNone, Interested, Message, Unchoke
@@ -53,8 +54,8 @@ def make_core(pieces: int, piece_length: int, *, seed: bool = False) -> Core:
     core = Core(
         geometry=Geometry(pieces * piece_length, piece_length),
         have=Bitfield.full(pieces) if seed else Bitfield(pieces),
-        settings=events.SwarmSettings(connections_per_torrent=2 * PEERS),
-        torrent=events.TorrentSettings(),
+        settings=SwarmSettings(connections_per_torrent=2 * PEERS),
+        torrent=TorrentSettings(),
         lend=lambda size: SCRATCH[:size],
         chance=random.Random(1),
         client="bench",

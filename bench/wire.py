@@ -28,7 +28,8 @@ from pathlib import Path
 
 from gevent.event import Event
 
-from microtorrd.core.events import BlocksReceived, Fact, PeerLeft, RequestsReceived, Slot
+from microtorrd.core.events import BlocksReceived, Fact, PeerLeft, RequestsReceived
+from microtorrd.core.slots import Slot
 from microtorrd.disk.files import DescriptorCache, FileSet
 from microtorrd.disk.pool import DiskPool
 from microtorrd.greenlets import Crew

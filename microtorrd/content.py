@@ -20,7 +20,8 @@ from gevent.event import Event
 
 from microtorrd import on_record, relocation
 from microtorrd.checks import Post, Work, failure_of
-from microtorrd.core.events import PieceBuffer, PieceCorrupt, PieceStored, StorageFailed
+from microtorrd.core.events import PieceCorrupt, PieceStored, StorageFailed
+from microtorrd.core.slots import PieceBuffer
 from microtorrd.disk import jobs, trust
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import ProtocolError, StorageError

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from microtorrd import __version__
 from microtorrd.config import Config
-from microtorrd.core.events import MemoryFreed, MemoryWanted, SwarmSettings
+from microtorrd.core.events import MemoryFreed, MemoryWanted
 from microtorrd.core.ourselves import OwnAddresses
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.disk.buffers import BufferPool
 from microtorrd.disk.descriptors import DescriptorCache
 from microtorrd.disk.pool import DiskPool

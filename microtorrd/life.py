@@ -18,8 +18,9 @@ from microtorrd import __version__
 from microtorrd.content import Content, Trusted
 from microtorrd.core import events
 from microtorrd.core.core import Core
-from microtorrd.core.events import Fact, TorrentSettings
+from microtorrd.core.events import Fact
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.settings import TorrentSettings
 from microtorrd.core.states import Phase
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import StorageError

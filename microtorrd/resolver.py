@@ -22,6 +22,8 @@ from microtorrd.core import events
 from microtorrd.core.events import Address, Fact
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.resolving import Judge, Judged, Resolution
+from microtorrd.core.settings import TorrentSettings
+from microtorrd.core.snapshot import State
 from microtorrd.disk.files import FileSet
 from microtorrd.disk.state import MagnetRecord
 from microtorrd.errors import InvalidMetainfo, NotAllowed, StorageError
@@ -93,7 +95,7 @@ class Resolver:
         return self.info_hash.hex()[:8]
 
     @property
-    def state(self) -> events.State:
+    def state(self) -> State:
         """The state that people see."""
         if self.failure is not None:
             return "failed"
@@ -376,7 +378,7 @@ class Resolver:
 
     def settings_changed(self) -> None:
         """The configuration was reloaded."""
-        choices = events.TorrentSettings()
+        choices = TorrentSettings()
         self.post((events.SettingsChanged(choices, self.facilities.swarm),))
 
     def _change(self, **fields: Any) -> None:

@@ -9,8 +9,8 @@ be no use.
 from __future__ import annotations
 
 from microtorrd.core.core import Core
-from microtorrd.core.events import Snapshot, State
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.snapshot import Snapshot, State
 from microtorrd.core.states import Phase
 from microtorrd.proto.geometry import Geometry
 

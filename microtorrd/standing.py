@@ -12,10 +12,9 @@ from typing import Any
 
 from microtorrd import logs
 from microtorrd.content import Content
-from microtorrd.core import events
 from microtorrd.core.core import Core
-from microtorrd.core.events import Snapshot
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.snapshot import Snapshot, State
 from microtorrd.core.states import Phase
 from microtorrd.core.tiers import place_of
 from microtorrd.disk.state import TorrentRecord
@@ -49,7 +48,7 @@ class Standing:
         self.move: Move | None = None  # under way
         self.host: CoreHost | None = None  # None until `load` is done, and at rest
         self.rest: Rest | None = None
-        self._shown: tuple[events.State, str | None] | None = None
+        self._shown: tuple[State, str | None] | None = None
         self._gone = False
 
     @property
@@ -215,7 +214,7 @@ class Standing:
             to_check=snapshot.to_check,
         )
 
-    def _show(self, state: events.State, failure: StorageError | None) -> bool:
+    def _show(self, state: State, failure: StorageError | None) -> bool:
         """Tell people of the state, if it is another than before."""
         shown = _shown(state, None if failure is None else str(failure))
         if shown == self._shown:
@@ -235,6 +234,6 @@ class Standing:
 
 
 @lru_cache(maxsize=100)
-def _shown(state: events.State, message: str | None) -> tuple[events.State, str | None]:
+def _shown(state: State, message: str | None) -> tuple[State, str | None]:
     """What people see, as a value that those which look alike share."""
     return state, message

@@ -27,7 +27,9 @@ from typing import Any
 
 from microtorrd.core import events
 from microtorrd.core.core import Core
-from microtorrd.core.events import Address, BlockRequest, Fact, Slot, SwarmSettings, TorrentSettings
+from microtorrd.core.events import Address, BlockRequest, Fact
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
+from microtorrd.core.slots import Slot
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 from microtorrd.proto.messages import AllowedFast, Cancel, Message, Reject, Unchoke

@@ -21,7 +21,7 @@ from functools import partial
 from math import inf
 
 from bench.sim.net import Host, Line, Net
-from microtorrd.core.events import SwarmSettings, TorrentSettings
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.proto.geometry import BLOCK_BYTES
 
 KIB = 1 << 10

@@ -20,7 +20,7 @@ from microtorrd.core.comings import Comings
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
 from microtorrd.core.ending import Ending
-from microtorrd.core.events import Fact, Order, Snapshot, State
+from microtorrd.core.events import Fact, Order
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.handout import Handout
@@ -29,7 +29,9 @@ from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.partial import reopen
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.ranking import Ranking
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.core.shares import Shares
+from microtorrd.core.snapshot import Snapshot, State, snapshot_of
 from microtorrd.core.spreading import Spreading
 from microtorrd.core.states import CLOSED, Phase, States
 from microtorrd.core.superseeding import SuperSeeding
@@ -61,8 +63,8 @@ class Core:
         *,
         geometry: Geometry,
         have: Bitfield,
-        settings: events.SwarmSettings,
-        torrent: events.TorrentSettings,
+        settings: SwarmSettings,
+        torrent: TorrentSettings,
         lend: Callable[[int], memoryview | None],
         chance: random.Random,
         client: bytes | str,
@@ -222,31 +224,7 @@ class Core:
 
     def snapshot(self, now: float, with_peers: bool = False) -> Snapshot:
         """The frozen picture of everything."""
-        swarm, have, geometry = self.swarm, self.have, self.swarm.geometry
-        state, failure = self.state_shown()
-        wishes = swarm.wishes
-        have_bytes = wishes.weigh(have.bits)
-        return Snapshot(
-            state=state,
-            failure=failure,
-            have_count=have.count,
-            done_bytes=have_bytes if wishes.bits is None else wishes.done_bytes(have.bits),
-            wanted_bytes=wishes.size,
-            have_bytes=have_bytes,
-            down_bytes=swarm.down.total,
-            up_bytes=swarm.up.total,
-            wasted_bytes=swarm.wasted_bytes,
-            corrupt_pieces=swarm.corrupt_pieces,
-            down_bytes_per_s=swarm.down.rate(now),
-            up_bytes_per_s=swarm.up.rate(now),
-            seeders=swarm.seeder_count,
-            leechers=sum(not peer.is_seed for peer in swarm.peers.values()),
-            checked_pieces=self.checking.checked,
-            to_check=self.checking.total,
-            peers=tuple(peer.view(geometry.piece_count, now) for peer in swarm.peers.values())
-            if with_peers
-            else (),
-        )
+        return snapshot_of(self, now, with_peers=with_peers)
 
     def check(self) -> None:
         """Recount every invariant; AssertionError names the one that is broken. For tests: it is slow."""

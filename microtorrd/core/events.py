@@ -1,4 +1,4 @@
-"""The vocabulary of a torrent: facts in (past tense), orders out (imperative), notes for readers outside.
+"""The vocabulary of a torrent: facts in (past tense), orders out (imperative).
 
 This list is the engine: new behaviour begins with a new word here. Facts are posted to a torrent's inbox in
 batches and handed to `Core.handle` one by one; what the core wants done it appends to `Core.orders`, and the
@@ -9,9 +9,10 @@ never used twice within a torrent. Times are seconds of a monotonic clock, hande
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
+from microtorrd.core.slots import PieceBuffer, Slot
 from microtorrd.errors import StorageError
 from microtorrd.proto.messages import Message
 
@@ -23,39 +24,6 @@ BlockRequest = tuple[int, int, int]
 
 #: How we came to know an address.
 Source = Literal["tracker", "incoming", "operator", "pex", "lsd", "dht", "resume"]
-
-
-class PieceBuffer:
-    """The memory of one piece while it is fetched. Owned by the core until `Store`, then by the disk job."""
-
-    __slots__ = ("memory", "piece", "size", "view")
-
-    def __init__(self, piece: int, size: int, memory: memoryview) -> None:
-        self.piece = piece
-        self.size = size  # bytes, at most len(memory)
-        self.memory = memory  # what the lender lent: goes back to it whole
-        self.view = memory[:size]
-
-
-class Slot:
-    """Where one block will lie. Lent to one or, in the end game, several peer wires with `Fetch`.
-
-    The first wire whose block arrives copies the payload into `view`, and sets `filled_by` to its peer; from
-    then on the slot is closed, and the same block from another peer is waste. Nobody writes to a closed slot.
-
-    A wire that has part of a block in `view` already sets `claimed_by` to its peer: another wire that the
-    slot is lent to collects its copy elsewhere, so that a block is never made of the bytes of two peers.
-    """
-
-    __slots__ = ("begin", "claimed_by", "filled_by", "length", "piece", "view")
-
-    def __init__(self, piece: int, begin: int, length: int, view: memoryview) -> None:
-        self.piece = piece
-        self.begin = begin
-        self.length = length
-        self.view = view
-        self.filled_by: int | None = None
-        self.claimed_by: int | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- facts
@@ -381,87 +349,3 @@ Order = (
     | Cease
     | Emit
 )
-
-
-# ------------------------------------------------------------------------------------------ settings, views
-
-
-@dataclass(frozen=True, slots=True)
-class SwarmSettings:
-    """How every torrent of the daemon behaves (section `[swarm]` and `[limits]` of the configuration)."""
-
-    random_peer_share: float = 0.1  # of the choices of a peer to fetch from, how many are by lot
-    always_unchoke: bool = False  # free-for-all, for closed LANs
-    upload_slots: int = 0  # regular unchoke slots a torrent, besides the optimistic one; 0: by capacity
-    connections_per_torrent: int = 100
-    dials_at_once: int = 16  # half-open connections a torrent
-    pipeline_max_bytes: int = 8 << 20  # asked and not yet received, a peer
-    request_timeout_s: float = 60.0  # nothing comes although asked: the peer is snubbed, others are asked
-    idle_timeout_s: float = 240.0
-    ban_after: int = 3  # corrupt pieces with this peer proven the culprit
-    peer_exchange: bool = True  # BEP 11; never in a private torrent
-
-
-@dataclass(frozen=True, slots=True)
-class TorrentSettings:
-    """Run-time choices of one torrent; they live in the state database."""
-
-    wait_seeders: int = 0
-    wait_leechers: int = 0  # counts ourselves
-    sequential: bool = False
-    seed_after_download: bool = True
-    super_seed: bool = False  # when we have everything, show each peer a few pieces at a time (BEP 16)
-
-
-#: The states a torrent shows to people (SPEC 9).
-State = Literal["stopped", "checking", "resolving", "waiting", "downloading", "seeding", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class PeerView:
-    """What people may know of one connection."""
-
-    peer: int
-    host: str
-    port: int | None  # where it listens, if known
-    peer_id: bytes
-    incoming: bool
-    progress: float  # 0 to 1
-    is_seeder: bool
-    am_choking: bool
-    am_interested: bool
-    peer_choking: bool
-    peer_interested: bool
-    optimistic: bool
-    snubbed: bool
-    down_bytes: int  # payload this session
-    up_bytes: int
-    down_bytes_per_s: float
-    up_bytes_per_s: float
-    requests_out: int  # blocks of 16 KiB asked and not received
-    client: str = ""  # what it calls itself in the extended handshake, "" when it did not say
-    source: Source = "incoming"  # how we came to know it
-    upload_only: bool = False  # it wants nothing more, though it may not have everything (BEP 21)
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The frozen picture of a torrent's core that everybody outside reads."""
-
-    state: State
-    failure: StorageError | None
-    have_count: int
-    done_bytes: int  # of the wanted pieces
-    wanted_bytes: int  # all of them; the size of the content where everything is wanted
-    have_bytes: int  # of all pieces, wanted or not
-    down_bytes: int  # payload this run of the daemon
-    up_bytes: int
-    wasted_bytes: int
-    corrupt_pieces: int
-    down_bytes_per_s: float
-    up_bytes_per_s: float
-    seeders: int  # connected peers that have everything
-    leechers: int
-    checked_pieces: int = 0  # while checking: how many are done
-    to_check: int = 0
-    peers: tuple[PeerView, ...] = field(default=())

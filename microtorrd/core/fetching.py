@@ -19,9 +19,10 @@ from typing import cast
 from bitarray.util import count_and
 
 from microtorrd.core.endgame import late_blocks
-from microtorrd.core.events import Fetch, Recall, Slot
+from microtorrd.core.events import Fetch, Recall
 from microtorrd.core.partial import Block, Partial
 from microtorrd.core.peer import LEAST_BLOCKS, Peer
+from microtorrd.core.slots import Slot
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.workshop import ORPHAN_S, Workshop
 from microtorrd.proto.messages import Interested, NotInterested, Reject

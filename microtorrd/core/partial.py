@@ -24,8 +24,8 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import cast
 
-from microtorrd.core.events import PieceBuffer, Slot
 from microtorrd.core.peer import Peer
+from microtorrd.core.slots import PieceBuffer, Slot
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 
 #: Who fills blocks of padding: no peer.

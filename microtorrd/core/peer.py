@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from bitarray import bitarray
 
-from microtorrd.core.events import Address, BlockRequest, PeerJoined, PeerView, Source
+from microtorrd.core.events import Address, BlockRequest, PeerJoined, Source
+from microtorrd.core.snapshot import PeerView
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES
 from microtorrd.rate import RateMeter

@@ -20,12 +20,13 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from microtorrd.core import events
-from microtorrd.core.events import Address, Announce, Dial, Drop, Fact, Order, SwarmSettings, Tell
+from microtorrd.core.events import Address, Announce, Dial, Drop, Fact, Order, Tell
 from microtorrd.core.exchange import allowance, credible_from
 from microtorrd.core.metadata import Assembly
 from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.ranking import Ranking
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.errors import ProtocolError
 from microtorrd.proto import metadata, pex
 from microtorrd.proto.extended import MAX_METADATA_BYTES, ExtendedHandshake

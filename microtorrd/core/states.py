@@ -26,10 +26,11 @@ from microtorrd.core import events
 from microtorrd.core.checking import Checking
 from microtorrd.core.comings import Comings
 from microtorrd.core.ending import CONTRADICTION, Ending
-from microtorrd.core.events import Announce, Cease, Emit, State
+from microtorrd.core.events import Announce, Cease, Emit
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.introductions import Introductions
 from microtorrd.core.peerbook import Peerbook
+from microtorrd.core.snapshot import State
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.workshop import Workshop
 from microtorrd.errors import StorageError

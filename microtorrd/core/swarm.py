@@ -10,9 +10,10 @@ from __future__ import annotations
 import random
 from array import array
 
-from microtorrd.core.events import Order, SwarmSettings, Tell, TorrentSettings
+from microtorrd.core.events import Order, Tell
 from microtorrd.core.peer import Peer
 from microtorrd.core.picker import Availability
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.core.wishes import Wishes
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bitfield import Bitfield

@@ -17,9 +17,10 @@ from itertools import islice
 
 from bitarray import bitarray
 
-from microtorrd.core.events import PieceBuffer, Recall, Release, Store
+from microtorrd.core.events import Recall, Release, Store
 from microtorrd.core.partial import Partial
 from microtorrd.core.picker import Picker, blank
+from microtorrd.core.slots import PieceBuffer
 from microtorrd.core.swarm import Swarm
 from microtorrd.proto.geometry import BLOCK_BYTES
 

@@ -23,9 +23,9 @@ from microtorrd.core.events import (
     MessagesReceived,
     PeerLeft,
     RequestsReceived,
-    Slot,
     StorageFailed,
 )
+from microtorrd.core.slots import Slot
 from microtorrd.disk.files import FileSet
 from microtorrd.disk.pool import DiskPool, PoolClosed
 from microtorrd.errors import ProtocolError, StorageError

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from microtorrd.core.events import Slot
+from microtorrd.core.slots import Slot
 
 #: Buffers of one read: 1 MiB of blocks.
 VIEWS_MAX = 64

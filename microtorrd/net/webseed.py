@@ -19,15 +19,8 @@ from urllib.parse import urlsplit
 import gevent
 from gevent.event import Event
 
-from microtorrd.core.events import (
-    BlockRequest,
-    BlocksReceived,
-    Fact,
-    MessagesReceived,
-    PeerJoined,
-    PeerLeft,
-    Slot,
-)
+from microtorrd.core.events import BlockRequest, BlocksReceived, Fact, MessagesReceived, PeerJoined, PeerLeft
+from microtorrd.core.slots import Slot
 from microtorrd.errors import WebSeedError
 from microtorrd.greenlets import Crew
 from microtorrd.net.peerwire import LIMITED_READ_BYTES, STOPPED, TURN_BYTES

@@ -19,13 +19,11 @@ from microtorrd.core.events import (
     Order,
     PeerJoined,
     PeerLeft,
-    PieceBuffer,
     PieceCorrupt,
     PieceStored,
-    Slot,
-    SwarmSettings,
-    TorrentSettings,
 )
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
+from microtorrd.core.slots import PieceBuffer, Slot
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 from microtorrd.proto.messages import BitfieldMessage, HaveAll, HaveNone, Message, Unchoke

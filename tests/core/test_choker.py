@@ -24,7 +24,8 @@ from microtorrd.core.choker import (
     choose,
     slots_for,
 )
-from microtorrd.core.events import BlocksSent, SwarmSettings
+from microtorrd.core.events import BlocksSent
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.messages import Interested
 from tests.core.rig import Rig
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from microtorrd.core.events import Ban, Fetch, Store, SwarmSettings
+from microtorrd.core.events import Ban, Fetch, Store
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.messages import Choke, Unchoke
 from tests.core.rig import Rig, dropped, noted, of
 

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import AddressesFound, Dial, Order, SwarmSettings
+from microtorrd.core.events import AddressesFound, Dial, Order
 from microtorrd.core.exchange import ALLOW_EVERY_S, BURST, MOST, PORTS_OF_A_HOST
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import Extended
 from microtorrd.proto.pex import NAME, NUMBER, REACHABLE, SEED, PexMessage

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import Fetch, Recall, Release, Store, SwarmSettings, TorrentSettings
+from microtorrd.core.events import Fetch, Recall, Release, Store
 from microtorrd.core.peer import STALL_S, START_BLOCKS, Pipeline
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
+from microtorrd.core.slots import Slot
 from microtorrd.core.workshop import ORPHAN_S
 from microtorrd.proto.messages import AllowedFast, Choke, Have, NotInterested, Reject, Suggest, Unchoke
 from tests.core.rig import Rig, of, told
@@ -14,7 +16,7 @@ from tests.core.rig import Rig, of, told
 MiB = 1 << 20
 
 
-def blocks_of(slots: list[events.Slot]) -> list[tuple[int, int, int]]:
+def blocks_of(slots: list[Slot]) -> list[tuple[int, int, int]]:
     return [(slot.piece, slot.begin, slot.length) for slot in slots]
 
 

@@ -6,8 +6,9 @@ import random
 
 from microtorrd.core import events
 from microtorrd.core.core import Core
-from microtorrd.core.events import GiveMetadata, Order, SwarmSettings, TorrentSettings
+from microtorrd.core.events import GiveMetadata, Order
 from microtorrd.core.handout import COPIES, PIECES_PER_S, SPARE_PIECES
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import Extended, HaveNone

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from microtorrd.core.events import AddressesFound, Dial, DialFailed, Recall, SwarmSettings
+from microtorrd.core.events import AddressesFound, Dial, DialFailed, Recall
 from microtorrd.core.ourselves import VOTERS_MAX, OwnAddresses
 from microtorrd.core.ranking import Ranking
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import DONT_HAVE_NUMBER, UPLOAD_ONLY_NUMBER, ExtendedHandshake
 from microtorrd.proto.messages import Extended, Have, Interested, NotInterested
 from microtorrd.proto.priority import peer_priority

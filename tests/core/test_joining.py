@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import AddressesFound, Dial, DialFailed, SwarmSettings
+from microtorrd.core.events import AddressesFound, Dial, DialFailed
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.core.swarm import NOISE_MAX
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from microtorrd.core.events import BlocksReceived, Fetch, Recall, Store, SwarmSettings
+from microtorrd.core.events import BlocksReceived, Fetch, Recall, Store
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.geometry import BLOCK_BYTES, MAX_REQUEST_BYTES
 from microtorrd.proto.messages import Choke, Extended, Message, Reject, Unchoke

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from microtorrd.core.events import (
-    BlocksReceived,
-    MessagesReceived,
-    RequestsReceived,
-    SwarmSettings,
-    Withdraw,
-)
+from microtorrd.core.events import BlocksReceived, MessagesReceived, RequestsReceived, Withdraw
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.messages import (
     AllowedFast,
     BitfieldMessage,

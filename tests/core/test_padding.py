@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microtorrd.core import events
-from microtorrd.core.events import PieceBuffer
 from microtorrd.core.partial import Partial
+from microtorrd.core.settings import SwarmSettings
+from microtorrd.core.slots import PieceBuffer
 from microtorrd.proto.geometry import BLOCK_BYTES as BLOCK
 from microtorrd.proto.geometry import Geometry
 from tests.core.rig import Rig, of
@@ -79,7 +80,7 @@ def test_where_padding_is_not_zeros_the_peers_say_what_it_is() -> None:
 
 def test_who_sent_the_rest_of_a_wrong_piece_is_found_out() -> None:
     """What we filled in is no excuse: fetched again from one peer, the block that differs tells."""
-    rig = Rig(".", zeros=((BLOCK, 2 * BLOCK),), settings=events.SwarmSettings(ban_after=1))
+    rig = Rig(".", zeros=((BLOCK, 2 * BLOCK),), settings=SwarmSettings(ban_after=1))
     rig.join(1, "all", host="10.0.0.1")
     rig.deliver(1)
     rig.corrupt(0, [b"bad", b"good"])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from microtorrd.core import events
-from microtorrd.core.events import SwarmSettings, TorrentSettings
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.errors import StorageError
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.extended import DONT_HAVE_NUMBER

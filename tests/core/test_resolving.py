@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import Announce, Dial, Drop, Order, PeerJoined, SwarmSettings, Tell
+from microtorrd.core.events import Announce, Dial, Drop, Order, PeerJoined, Tell
 from microtorrd.core.metadata import ANSWER_S, STRIKES_MAX
 from microtorrd.core.resolving import LIES_MAX, NOISE_MAX, PEERS_MAX, USELESS_S, Judge, Judged, Resolution
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import MAX_METADATA_BYTES, ExtendedHandshake
 from microtorrd.proto.messages import Extended, Have, HaveNone
 from microtorrd.proto.metadata import (

@@ -22,8 +22,8 @@ from microtorrd.core.events import (
     StorageFailed,
     StorageRecovered,
     Store,
-    TorrentSettings,
 )
+from microtorrd.core.settings import TorrentSettings
 from microtorrd.errors import StorageError
 from microtorrd.proto.messages import Interested
 from tests.core.rig import Rig, dropped, noted, of

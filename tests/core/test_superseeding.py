@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import Order, RequestsReceived, Serve, TorrentSettings
+from microtorrd.core.events import Order, RequestsReceived, Serve
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.core.superseeding import AHEAD, PATIENCE_S
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import (
@@ -128,7 +129,7 @@ def test_what_was_not_shown_is_not_served() -> None:
 
 
 def test_there_are_no_suggestions_and_nothing_for_nothing() -> None:
-    rig = seeder(200, settings=events.SwarmSettings(upload_slots=1))
+    rig = seeder(200, settings=SwarmSettings(upload_slots=1))
     for number in range(1, 5):
         join(rig, number)
     words = [word for number in range(1, 5) for word in told(rig.journal, number)]

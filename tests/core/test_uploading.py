@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from microtorrd.core.events import BlocksSent, Order, RequestsReceived, Serve, SwarmSettings, Withdraw
+from microtorrd.core.events import BlocksSent, Order, RequestsReceived, Serve, Withdraw
 from microtorrd.core.fastset import allowed_fast
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.core.uploading import FAST_QUEUE_MAX, QUEUE_MAX
 from microtorrd.proto.messages import (
     AllowedFast,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from microtorrd.core.events import Ban, PeerJoined, SwarmSettings, TorrentSettings
+from microtorrd.core.events import Ban, PeerJoined
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import Extended, HaveAll, Unchoke
 from tests.core.rig import Rig

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from microtorrd.core import events
-from microtorrd.core.events import PeerJoined, RequestsReceived, Serve, SwarmSettings
+from microtorrd.core.events import PeerJoined, RequestsReceived, Serve
+from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.messages import BitfieldMessage, Choke, Interested, Unchoke
 from tests.core.rig import Rig, dropped, of, peer_id, told

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microtorrd.core import events
-from microtorrd.core.events import Announce, Confirm, Recall, Release, TorrentSettings, WishesChanged
+from microtorrd.core.events import Announce, Confirm, Recall, Release, WishesChanged
+from microtorrd.core.settings import TorrentSettings
 from microtorrd.core.wishes import Wishes
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.geometry import Geometry

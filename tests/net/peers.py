@@ -17,8 +17,8 @@ from microtorrd.core.events import (
     MessagesReceived,
     PeerLeft,
     RequestsReceived,
-    Slot,
 )
+from microtorrd.core.slots import Slot
 from microtorrd.disk.files import DescriptorCache, FileSet
 from microtorrd.disk.pool import DiskPool
 from microtorrd.greenlets import Crew

@@ -13,12 +13,7 @@ import gevent
 import pytest
 from gevent import socket
 
-from microtorrd.core.events import (
-    BlocksReceived,
-    MessagesReceived,
-    PeerLeft,
-    RequestsReceived,
-)
+from microtorrd.core.events import BlocksReceived, MessagesReceived, PeerLeft, RequestsReceived
 from microtorrd.greenlets import Crew
 from microtorrd.proto import messages as m
 from microtorrd.proto.wire import encode, piece_header

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
 
-from microtorrd.core.events import Slot
+from microtorrd.core.slots import Slot
 from microtorrd.greenlets import Crew
 from microtorrd.net.routes import Routes
 from microtorrd.net.web_landing import WebMemory

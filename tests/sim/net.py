@@ -17,7 +17,9 @@ from typing import Any
 
 from microtorrd.core import events
 from microtorrd.core.core import Core
-from microtorrd.core.events import BlockRequest, Fact, Slot, SwarmSettings, TorrentSettings
+from microtorrd.core.events import BlockRequest, Fact
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
+from microtorrd.core.slots import Slot
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import Cancel, Message, Reject

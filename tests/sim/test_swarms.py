@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from microtorrd.core import events
-from microtorrd.core.events import Stopped, SwarmSettings, TorrentSettings
+from microtorrd.core.events import Stopped
+from microtorrd.core.settings import SwarmSettings, TorrentSettings
 from tests.sim.net import Host, Net
 
 MB = 1_000_000
