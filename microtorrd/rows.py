@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from microtorrd.core.resolving import Stranger
 from microtorrd.core.snapshot import PeerView, Snapshot
+from microtorrd.core.stranger import Stranger
 from microtorrd.errors import StorageError
 from microtorrd.proto.clients import client_name
 from microtorrd.proto.selection import name_of

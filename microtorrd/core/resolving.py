@@ -21,12 +21,13 @@ from typing import Any, NamedTuple
 
 from microtorrd.core import events
 from microtorrd.core.events import Address, Announce, Dial, Drop, Fact, Order, Tell
-from microtorrd.core.exchange import allowance, credible_from
+from microtorrd.core.exchange import credible_from
 from microtorrd.core.metadata import Assembly
 from microtorrd.core.ourselves import OwnAddresses
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.ranking import Ranking
 from microtorrd.core.settings import SwarmSettings
+from microtorrd.core.stranger import Stranger
 from microtorrd.errors import ProtocolError
 from microtorrd.proto import metadata, pex
 from microtorrd.proto.extended import MAX_METADATA_BYTES, ExtendedHandshake
@@ -61,44 +62,6 @@ class Judged(NamedTuple):
 
     size: int
     problem: str
-
-
-class Stranger:
-    """A connected peer."""
-
-    __slots__ = (
-        "address",
-        "allowance",
-        "client",
-        "extended",
-        "fast",
-        "has_spoken",
-        "heard_at",
-        "host",
-        "incoming",
-        "joined_at",
-        "noise",
-        "number",
-        "peer",
-        "peer_id",
-        "size",
-    )
-
-    def __init__(self, fact: events.PeerJoined, now: float) -> None:
-        self.peer = fact.peer
-        self.peer_id = fact.peer_id
-        self.address = fact.address
-        self.host = fact.host or (fact.address[0] if fact.address else "")
-        self.incoming = fact.incoming
-        self.fast = fact.fast
-        self.extended = fact.extended
-        self.joined_at = self.heard_at = now
-        self.client = ""  # what it calls itself
-        self.allowance = allowance(now)  # of peer exchange
-        self.has_spoken = False  # its extended handshake has come
-        self.number = 0  # of its metadata messages; 0: it has none
-        self.size: int | None = None  # of the metadata, as it says
-        self.noise = 0
 
 
 class Resolution:

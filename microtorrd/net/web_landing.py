@@ -1,6 +1,6 @@
 """Where a run of content bytes lands: in the slots of neighbouring blocks, aside, or nowhere.
 
-The rules of slots are those of `core/events.py`: bytes go into a slot only while it is lent and open, in
+The rules of slots are those of `core/slots.py`: bytes go into a slot only while it is lent and open, in
 parts only after it was claimed; where another wire has claimed it, the block is collected aside and put into
 the slot when it is whole. So a block never consists of the bytes of two peers.
 """
