@@ -23,11 +23,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterator, Sequence
-from stat import S_IMODE, S_ISDIR
+from collections.abc import Callable, Sequence
+from stat import S_ISDIR
 from typing import Literal, NamedTuple
 
 from microtorrd.disk import jobs, syscalls
+from microtorrd.disk.copying import copy_file
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.space import require_space
 from microtorrd.disk.tree import Walker, make_root, open_file, open_root
@@ -36,9 +37,6 @@ from microtorrd.proto.geometry import Geometry
 
 Way = Literal["link", "rename", "copy"]
 WAYS: tuple[Way, ...] = ("link", "rename", "copy")
-
-#: Copied between two questions whether to stop.
-STEP_BYTES = 8 << 20
 
 #: A way that ends with one of these is not possible between these two directories; the next one is tried.
 _NOT_THIS_WAY = (
@@ -306,22 +304,14 @@ class _Move:
             os.close(staged)
 
     def _copy_file(self, number: int, reading: int, writing: int) -> None:
-        found = os.fstat(reading)
-        os.ftruncate(writing, found.st_size)
-        for begin, end in _data(reading, found.st_size):
-            at = begin
-            while at < end:
-                self._stop()
-                step = _transfer(reading, writing, at, min(STEP_BYTES, end - at))
-                if not step:
-                    path = self._files.path_of(number)
-                    raise StorageError(
-                        f"{path}: became shorter while it was copied", path=path, cause="changed"
-                    )
-                at += step
-                self._advance(step)
-        os.fchmod(writing, S_IMODE(found.st_mode))
-        os.utime(writing, ns=(found.st_atime_ns, found.st_mtime_ns))
+        def copied(step: int) -> None:
+            self._stop()
+            self._advance(step)
+
+        self._stop()
+        if not copy_file(reading, writing, copied):
+            path = self._files.path_of(number)
+            raise StorageError(f"{path}: became shorter while it was copied", path=path, cause="changed")
 
     def _require_space(self) -> None:
         needed = 0
@@ -371,33 +361,3 @@ def _name(name: str, hidden: int, target: int) -> None:
     else:
         os.link(name, name, src_dir_fd=hidden, dst_dir_fd=target, follow_symlinks=False)
         os.unlink(name, dir_fd=hidden)
-
-
-def _data(fd: int, size: int) -> Iterator[tuple[int, int]]:
-    """Where the file has data; all of it where the filesystem knows no holes."""
-    end = 0
-    while end < size:
-        try:
-            begin = os.lseek(fd, end, os.SEEK_DATA)
-            end = os.lseek(fd, begin, os.SEEK_HOLE)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return
-            if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):
-                raise
-            begin, end = end, size
-        yield begin, end
-
-
-def _transfer(reading: int, writing: int, at: int, length: int) -> int:
-    """Copy bytes within the kernel, as a shared extent where the filesystem can; else by hand."""
-    try:
-        return os.copy_file_range(reading, writing, length, at, at)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    part = os.pread(reading, min(length, jobs.READ_BYTES), at)
-    written = 0
-    while written < len(part):
-        written += os.pwrite(writing, part[written:], at + written)
-    return len(part)

@@ -21,7 +21,8 @@ from microtorrd.proto.gob_dialect import (
     GobOpening,
     begins_gob,
 )
-from microtorrd.proto.gob_wire import WAITING_MAX, GobWire, Waiting
+from microtorrd.proto.gob_waiting import WAITING_MAX, Waiting
+from microtorrd.proto.gob_wire import GobWire
 from microtorrd.proto.messages import BitfieldMessage, Have, Interested, KeepAlive, NotInterested, Unchoke
 from microtorrd.proto.received import Blocks, Messages, ReceiveMemory, Requests
 
