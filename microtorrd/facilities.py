@@ -28,8 +28,10 @@ from microtorrd.greenlets import Crew
 from microtorrd.ledger import Ledger
 from microtorrd.net.announcer import Announcer, AnnounceScheduler, Identity, TrackerClient
 from microtorrd.net.announcer import Listener as AnnounceListener
-from microtorrd.net.connect import Dialer, Joined, Listener
+from microtorrd.net.dialer import Dialer
+from microtorrd.net.greeting import Joined
 from microtorrd.net.interfaces import interface_addresses
+from microtorrd.net.listener import Listener
 from microtorrd.net.peerwire import WireMemory
 from microtorrd.net.routes import Routes
 from microtorrd.net.web_landing import WebMemory

@@ -20,8 +20,9 @@ from microtorrd.core.core import Core
 from microtorrd.core.events import Address, Fact
 from microtorrd.core.states import Phase
 from microtorrd.giving import MetadataGiver
-from microtorrd.net.connect import DialError, Joined
+from microtorrd.net.dialer import DialError
 from microtorrd.net.gob_peerwire import GobPeerWire
+from microtorrd.net.greeting import Joined
 from microtorrd.net.peerwire import PeerWire
 from microtorrd.net.webseed import WebSeedWire
 from microtorrd.proto.gob_dialect import PIECE_BYTES_MAX

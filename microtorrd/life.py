@@ -28,7 +28,7 @@ from microtorrd.facilities import Facilities
 from microtorrd.host import CoreHost
 from microtorrd.ledger import Page
 from microtorrd.net.announcer import Announcer
-from microtorrd.net.connect import Joined
+from microtorrd.net.greeting import Joined
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
 from microtorrd.rest import Rest, may_rest, untouched

@@ -29,7 +29,8 @@ from microtorrd.errors import NotAllowed, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
 from microtorrd.net.announcer import AnnounceStats
-from microtorrd.net.connect import DialError, Joined
+from microtorrd.net.dialer import DialError
+from microtorrd.net.greeting import Joined
 from microtorrd.net.peerwire import PeerWire
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.magnet import Magnet, parse_magnet

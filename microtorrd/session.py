@@ -29,8 +29,9 @@ from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
 from microtorrd.intake import Intake
 from microtorrd.loading import Loading
-from microtorrd.net.connect import Joined, Listener
 from microtorrd.net.discovery import Discovery
+from microtorrd.net.greeting import Joined
+from microtorrd.net.listener import Listener
 from microtorrd.net.neighbourhood import ways
 from microtorrd.notes import Subscription
 from microtorrd.proto.magnet import Magnet, format_magnet

@@ -19,8 +19,10 @@ from gevent.event import Event
 
 from microtorrd.errors import ConfigError
 from microtorrd.greenlets import Crew
-from microtorrd.net.connect import Dialer, DialError, Joined, Listener
+from microtorrd.net.dialer import Dialer, DialError
+from microtorrd.net.greeting import Joined
 from microtorrd.net.interfaces import interface_addresses, require_interface
+from microtorrd.net.listener import Listener
 from microtorrd.net.stream import SOCKET_BUFFER_BYTES
 from microtorrd.proto.handshake import HANDSHAKE_BYTES, PROTOCOL, Handshake, decode_handshake
 

@@ -11,8 +11,10 @@ from gevent import socket
 
 from microtorrd.core.events import BlocksSent, StorageFailed
 from microtorrd.greenlets import Crew
-from microtorrd.net.connect import Dialer, DialError, Joined, Listener
+from microtorrd.net.dialer import Dialer, DialError
 from microtorrd.net.gob_peerwire import GobPeerWire
+from microtorrd.net.greeting import Joined
+from microtorrd.net.listener import Listener
 from microtorrd.proto import messages as m
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.gob_dialect import PIECE_END, GobEncoder, GobOpening, GobStreams
