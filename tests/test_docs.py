@@ -21,7 +21,8 @@ from microtorrd import config
 from microtorrd.__main__ import parser as daemon_parser
 from microtorrd.config import RECORDS
 from microtorrd.errors import StorageError
-from microtorrd.rpc.methods import METHODS, NOTE_KINDS, QUIET_KINDS
+from microtorrd.rpc.methods import METHODS
+from microtorrd.rpc.subscribing import NOTE_KINDS, QUIET_KINDS
 from mtorrctl import cli, exits, microtorr
 
 ROOT = Path(__file__).parents[1]

@@ -15,7 +15,8 @@ from microtorrd import logs
 from microtorrd.errors import Busy, CallerError, NotAllowed, Stopping
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.api import Caller, Services
-from microtorrd.rpc.methods import Method, find_method, read_params
+from microtorrd.rpc.methods import Method, find_method
+from microtorrd.rpc.reading import read_params
 
 #: Parameters that are too big or too dull for the log.
 _NOT_LOGGED = frozenset({"metainfo"})

@@ -19,7 +19,8 @@ from microtorrd.proto import jsonrpc
 from microtorrd.proto.selection import Choice
 from microtorrd.rpc.api import Caller, Note, Subscription
 from microtorrd.rpc.dispatch import Dispatcher
-from microtorrd.rpc.methods import METHODS, NOTE_KINDS, QUIET_KINDS
+from microtorrd.rpc.methods import METHODS
+from microtorrd.rpc.subscribing import NOTE_KINDS, QUIET_KINDS
 from tests.rpc.fake import FakeDaemon, FakeSession, mtorrent, services
 
 Logs = Callable[[], list[dict[str, Any]]]
