@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gevent import monkey
 
 from microtorrd import relocation
 from microtorrd.disk import move
@@ -19,19 +19,25 @@ class Gate:
     """Holds up a move in its disk thread until it is opened, and lets it fail where that is wished."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.opened = threading.Event()
-        self.reached = threading.Event()
+        self.is_reached = False
         self.error: Exception | None = None
+        self._lock = monkey.get_original("_thread", "allocate_lock")()  # for threads without a hub
+        self._lock.acquire()
         self._relocate = move.relocate
         monkeypatch.setattr(relocation.move, "relocate", self._wait)
 
     def _wait(self, *args: Any, **options: Any) -> object:
         options["on_progress"](1000, FILE_BYTES)
-        self.reached.set()
-        assert self.opened.wait(60)
+        self.is_reached = True
+        with self._lock:
+            pass
         if self.error is not None:
             raise self.error
         return self._relocate(*args, **options)
+
+    def open(self) -> None:
+        if self._lock.locked():
+            self._lock.release()
 
 
 @pytest.fixture
@@ -48,7 +54,7 @@ def house(tmp_path: Path) -> Iterator[House]:
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
     gate = Gate(monkeypatch)
     yield gate
-    gate.opened.set()
+    gate.open()
 
 
 def states(notes: list[dict[str, Any]]) -> list[str]:
@@ -68,10 +74,10 @@ def test_a_check_waits_for_the_end_of_the_move(
     session.move(id, str(away))
     if paused:
         session.pause(id)
-    house.wait_until(gate.reached.is_set)
+    house.wait_until(lambda: gate.is_reached)
     assert session.show(id)["move"] == {"save_to": str(away), "done_bytes": 1000, "size_bytes": FILE_BYTES}
     assert session.verify(id)["torrents"][0]["state"] == "stopped"
-    gate.opened.set()
+    gate.open()
     end = "stopped" if paused else "seeding"
     notes = house.wait_until(lambda: not torrent.moving and session.list()[0]["state"] == end)
     kinds = [note["kind"] for note in notes]
@@ -85,7 +91,7 @@ def test_a_check_waits_for_the_end_of_the_move(
 
 def test_a_move_is_not_checked_where_nobody_wishes_it(house: House, gate: Gate, tmp_path: Path) -> None:
     session, (torrent,) = house.session, house.torrents()
-    gate.opened.set()
+    gate.open()
     session.move(torrent.info_hash.hex(), str(tmp_path / "away"))
     notes = house.wait_until(lambda: not torrent.moving and house.all_seed())
     assert "checking" not in states(notes)
