@@ -9,25 +9,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
 from typing import Any
 
 from microtorrd.core.events import BlockRequest
+from microtorrd.net.turns import Turns
 from microtorrd.proto.frames import PIECE, PIECE_HEADER_BYTES, pack_piece_header_into
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 
 #: The most payload and blocks in one send. Batches of 1 MiB gained nothing.
 BATCH_BYTES = 1 << 19
 BATCH_BLOCKS = BATCH_BYTES // BLOCK_BYTES
-
-#: What all connections together send in one turn of the hub, about, so that whoever waits for the next turn
-#: has it soon; but a batch must be worth its system call. 200 fast peers with whole batches made turns of 60
-#: ms; with at most 192 KiB they take half as long at the same rate; with 64 KiB a third of the rate was lost.
-TURN_BYTES = 8 << 20
-LEAST_BYTES = 3 << 16
-
-#: Who sent within this time will do so again: longer than a turn of the hub should be.
-ACTIVE_S = 0.1
 
 #: How many batches may be read from the disk or sent at a time, in the whole process.
 BUFFERS = 16
@@ -52,27 +43,15 @@ class SendBuffer:
 
 
 class SendMemory:
-    """The send buffers of a process, made when first needed, and kept; and fair shares of the hub's turns."""
+    """The send buffers of a process, made when first needed, and kept; and whose turn it is to use them."""
 
-    __slots__ = ("_active", "_active_before", "_active_until", "_free", "_to_make", "_waiting")
+    __slots__ = ("_free", "_to_make", "_waiting", "turns")
 
     def __init__(self, buffers: int = BUFFERS) -> None:
+        self.turns = Turns()
         self._free: list[SendBuffer] = []
         self._to_make = buffers
         self._waiting: dict[Callable[[], object], None] = {}
-        self._active: set[int] = set()  # who has sent since a moment ago …
-        self._active_before = 0  # … how many there were the moment before
-        self._active_until = 0.0
-
-    def share(self, sender: int) -> int:
-        """The most bytes that this connection should send now, by any number of its own."""
-        now = monotonic()
-        if now >= self._active_until:
-            self._active_before = len(self._active) if now < self._active_until + ACTIVE_S else 0
-            self._active.clear()
-            self._active_until = now + ACTIVE_S
-        self._active.add(sender)
-        return max(LEAST_BYTES, min(BATCH_BYTES, TURN_BYTES // max(len(self._active), self._active_before)))
 
     def lend(self, wake: Callable[[], object]) -> SendBuffer | None:
         """A buffer, or None: then `wake` is called when it is worth to ask again (`forgo` if no longer)."""

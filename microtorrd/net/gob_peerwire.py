@@ -103,6 +103,7 @@ class GobPeerWire:
             files=files,
             pool=pool,
             up=up,
+            turns=memory.send.turns,
             on_sent=self._on_sent,
         )
         self._ended = Event()

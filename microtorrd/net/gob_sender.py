@@ -22,6 +22,7 @@ from microtorrd.disk.files import FileSet
 from microtorrd.disk.pool import DiskPool
 from microtorrd.net.sender import OUTBOX_BYTES, STALLED_S
 from microtorrd.net.stream import Stream
+from microtorrd.net.turns import Turns
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 from microtorrd.proto.gob_dialect import PIECE_END, GobEncoder
 from microtorrd.rate import MAX_NAP_S, Limiter
@@ -48,6 +49,7 @@ class GobSender:
         "_pool",
         "_queue",
         "_stream",
+        "_turns",
         "_up",
         "_wake",
         "sending",
@@ -62,6 +64,7 @@ class GobSender:
         files: FileSet,
         pool: DiskPool,
         up: Limiter,
+        turns: Turns,
         on_sent: Callable[[int, int, int, bool], None],
     ) -> None:
         self.sending: int | None = None  # the piece that is on its way
@@ -71,6 +74,7 @@ class GobSender:
         self._files = files
         self._pool = pool
         self._up = up
+        self._turns = turns
         self._on_sent = on_sent
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
@@ -137,8 +141,9 @@ class GobSender:
         at = 0
         while at < size:
             part = memory[: self._wait_for_limits(min(size - at, len(memory)))]
-            # Also when there is room: it gives everybody else a turn after each part.
-            self._wait_writable()
+            if not self._stream.is_writable():
+                self._wait_writable()
+            self._turns.wait()
             if self._closed:
                 return
             if not self._files.read_nowait(offset + at, part):

@@ -211,17 +211,15 @@ class Sender:
         wait_s = self._wait_for_limits()
         if wait_s > 0:
             return min(wait_s, MAX_NAP_S)
-        # Also when there is room: it gives everybody else a turn after each batch.
         self._wait_for_room()
+        self._memory.turns.wait()
         if self._closed or not self._queue:
             return 0.0
         buffer = self._memory.lend(self._wake.set)
         if buffer is None:
             return KEEP_ALIVE_S
         batch = Batch(buffer)
-        most = min(self._room, self._memory.share(id(self)))
-        if not self._up.unlimited:
-            most = min(self._allowance, most)
+        most = self._room if self._up.unlimited else min(self._allowance, self._room)
         batch.fill(self._queue, most, self._geometry)
         cold = [run for run in batch.runs if not self._files.read_nowait(*run)]
         if cold:
@@ -233,9 +231,11 @@ class Sender:
 
     def _wait_for_room(self) -> None:
         """Wait until a whole batch fits, and find out how large one should be."""
-        began = monotonic()
-        self._wait_writable()
-        waited_s = monotonic() - began
+        waited_s = 0.0
+        if not self._stream.is_writable():
+            began = monotonic()
+            self._wait_writable()
+            waited_s = monotonic() - began
         if waited_s < QUICK_S and self._room < BATCH_BYTES:
             self._room *= 2
             self._stream.keep_room(self._room)

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Sequence
 from functools import cache
 from typing import Any, Protocol
 
-from gevent import get_hub
+from gevent import get_hub, monkey
 from gevent import socket as gsocket
 
 #: Kernel buffers of a connection. The best of five runs over loopback, beside each other: what the kernel
@@ -32,6 +33,9 @@ IOV_MAX: int = os.sysconf("SC_IOV_MAX")
 
 _READ, _WRITE = 1, 2  # event masks of the loop's io watchers
 
+#: The kernel's own, which can be asked without waiting; gevent's would ask by way of the loop.
+_Poll: Any = monkey.get_original("select", "poll")
+
 
 class Stream(Protocol):
     """What a peer wire needs of a connection."""
@@ -45,6 +49,9 @@ class Stream(Protocol):
     def wait_readable(self, least_bytes: int = 1) -> None:
         """Return when a read will not say None; where more than a byte is wanted, when so much is there or it
         takes too long."""
+
+    def is_writable(self) -> bool:
+        """Whether `wait_writable` would return at once."""
 
     def wait_writable(self, timeout_s: float) -> bool:
         """Return when a write will not say None; False when that took too long."""
@@ -62,14 +69,15 @@ class Stream(Protocol):
 class TcpStream:
     """A connected TCP socket as a `Stream`. What goes wrong raises OSError, calls on a closed one too."""
 
-    __slots__ = ("_fd", "_readable", "_sock", "_wakes_at", "_writable")
+    __slots__ = ("_fd", "_poll", "_readable", "_sock", "_wakes_at", "_writable")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self._sock = sock
         self._fd = sock.fileno()
         self._wakes_at = 1
-        self._readable: Any = None  # watchers of the loop, made when first needed
+        self._poll: Any = None  # made when first needed, as are the watchers of the loop
+        self._readable: Any = None
         self._writable: Any = None
 
     def read(self, buffers: Sequence[memoryview]) -> int | None:
@@ -112,6 +120,12 @@ class TcpStream:
             return False
         return True
 
+    def is_writable(self) -> bool:
+        if self._poll is None:
+            self._poll = _Poll()
+            self._poll.register(self._open_fd(), select.POLLOUT)
+        return bool(self._poll.poll(0))
+
     def wait_writable(self, timeout_s: float) -> bool:
         if self._writable is None:
             self._writable = self._watcher(_WRITE)
@@ -142,14 +156,17 @@ class TcpStream:
         for watcher in (self._readable, self._writable):
             if watcher is not None:
                 watcher.close()
-        self._readable = self._writable = None
+        self._readable = self._writable = self._poll = None
         self._fd = -1
         self._sock.close()
 
     def _watcher(self, mask: int) -> Any:
+        return get_hub().loop.io(self._open_fd(), mask)
+
+    def _open_fd(self) -> int:
         if self._fd < 0:
             raise OSError(errno.EBADF, "the connection is closed")
-        return get_hub().loop.io(self._fd, mask)
+        return self._fd
 
 
 @cache

@@ -287,9 +287,11 @@ def test_a_port_in_use_is_named(open_door: Callable[..., Door]) -> None:
 
 def test_when_one_address_fails_none_stays_open(open_door: Callable[..., Door]) -> None:
     port = open_door(addresses=("::1",)).listener.port
-    with pytest.raises(ConfigError, match="in use"):
-        open_door(addresses=("127.0.0.1", "::1"), port=port)
-    open_door(addresses=("127.0.0.1",), port=port)
+    # Not 127.0.0.1: there the port that is ours of the other family may be anybody's, now or in a moment.
+    own = "127.86.0.1"
+    with pytest.raises(ConfigError, match=f"port {port} of ::1 is in use"):
+        open_door(addresses=(own, "::1"), port=port)
+    open_door(addresses=(own,), port=port)
 
 
 @pytest.mark.parametrize(

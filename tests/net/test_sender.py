@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import gevent
 import pytest
-from gevent import monkey
+from gevent import get_hub, monkey
 from gevent.event import Event
 
-from microtorrd.core.events import StorageFailed
-from microtorrd.net import batch, peerwire, sender
-from microtorrd.net.batch import ACTIVE_S, BATCH_BYTES, LEAST_BYTES, TURN_BYTES, SendMemory
+from microtorrd.core.events import BlocksSent, Fact, StorageFailed
+from microtorrd.net import peerwire, sender, turns
+from microtorrd.net.batch import SendMemory
 from microtorrd.net.peerwire import WireMemory
 from microtorrd.net.sender import LIMITED_BYTES
 from microtorrd.proto import messages as m
 from microtorrd.rate import Limiter, TokenBucket
-from tests.net.peers import PIECE_BYTES, Bench
+from tests.net.peers import PIECE_BYTES, WAIT_S, Bench
 
 Make = Callable[..., Bench]
 
@@ -219,19 +219,47 @@ def test_a_limit_below_one_block_a_second_still_moves(bench: Bench) -> None:
     assert 0.5 < time.monotonic() - began < 3
 
 
-def test_who_shares_a_limit_gets_a_fair_part(make_bench: Make) -> None:
+class WatchedLimiter(Limiter):
+    """Remembers until when who takes from it has done all that it may."""
+
+    def __init__(self, *buckets: TokenBucket, news: Event) -> None:
+        super().__init__(*buckets)
+        self.waits_at = 0.0
+        self._news = news
+
+    def take(self, n: int, now: float) -> float:
+        return self._noted(super().take(n, now), now)
+
+    def remaining(self, now: float) -> float:
+        return self._noted(super().remaining(now), now)
+
+    def _noted(self, wait_s: float, now: float) -> float:
+        if wait_s > 0:
+            self.waits_at = now
+            self._news.set()
+        return wait_s
+
+
+def test_who_shares_a_limit_gets_a_fair_part(make_bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, news = 1.0, Event()
+    monkeypatch.setattr(sender, "monotonic", lambda: now)
+    monkeypatch.setattr(sender, "MAX_NAP_S", 0.001)  # of this world's time, after which they look at ours
     bench = make_bench(lengths=(64 * 16384,))
     bucket = TokenBucket(2 << 20, 1)
-    wires = [bench.connect(up=Limiter(bucket)) for _ in range(4)]
+    limiters = [WatchedLimiter(bucket, news=news) for _ in range(4)]
+    wires = [bench.connect(up=limiter) for limiter in limiters]
     for wire, stranger, _ in wires:
         stranger.expect(*bench.all_blocks())
         wire.serve(bench.all_blocks())
-    began = time.monotonic()
-    gevent.sleep(0.4)
-    allowed = (time.monotonic() - began + 0.1) * (2 << 20) // 16384
+    for step in range(1, 41):
+        with gevent.Timeout(WAIT_S):
+            while any(limiter.waits_at < now for limiter in limiters):
+                news.clear()
+                news.wait()
+        now = 1.0 + step / 100
     shares = [facts.sent for _, _, facts in wires]
     assert max(shares) <= min(shares) + LIMITED_BYTES // 16384 + 1, shares
-    assert 15 <= sum(shares) <= allowed, shares
+    assert 15 <= sum(shares) <= 0.4 * (2 << 20) // 16384, shares
 
 
 def test_a_limit_that_is_lifted_holds_nobody_any_longer(bench: Bench) -> None:
@@ -304,19 +332,35 @@ def test_silence_is_broken_by_keep_alives(bench: Bench, monkeypatch: pytest.Monk
     assert time.monotonic() - began > 0.12
 
 
-def test_many_that_send_get_small_shares_and_few_get_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
-    monkeypatch.setattr(batch, "monotonic", lambda: now)
-    memory = SendMemory()
-    assert [memory.share(sender) for sender in (1, 2, 1, 2)] == [BATCH_BYTES] * 4
-    fewer = TURN_BYTES // BATCH_BYTES + 4
-    assert [memory.share(sender) for sender in range(fewer)][-1] == TURN_BYTES // fewer
-    assert [memory.share(sender) for sender in range(500)][-1] == LEAST_BYTES
-    # A moment later they count still, for they will send again; when they did not, no longer.
-    now += ACTIVE_S
-    assert memory.share(1) == LEAST_BYTES
-    now += ACTIVE_S
-    assert memory.share(1) == BATCH_BYTES
-    [memory.share(sender) for sender in range(500)]
-    now += 2 * ACTIVE_S
-    assert memory.share(1) == BATCH_BYTES
+# ---- many peers
+
+
+def test_in_one_turn_of_the_hub_only_as_much_is_sent_as_is_due(
+    make_bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_S", 0.0)  # one batch is too much already
+    bench = make_bench(lengths=(64 * PIECE_BYTES,))
+    wires = [bench.connect() for _ in range(5)]
+    turn, sent_in = 0, []
+
+    def count() -> None:
+        nonlocal turn
+        turn += 1
+
+    def post(facts: Sequence[Fact], number: int) -> None:
+        sent_in.extend((turn, number) for fact in facts if isinstance(fact, BlocksSent))
+
+    each = get_hub().loop.prepare()
+    each.start(count)
+    blocks = bench.all_blocks()[:64]
+    for number, (wire, stranger, facts) in enumerate(wires):
+        monkeypatch.setattr(wire._sender, "_post", lambda facts, number=number: post(facts, number))
+        stranger.expect(*blocks)
+        wire.serve(blocks)
+    for _, stranger, _ in wires:
+        stranger.hear_until(lambda heard, stranger=stranger: len(stranger.blocks) == len(blocks))
+    each.stop()
+    turns_used = [number for number, _ in sent_in]
+    assert len(set(turns_used)) == len(turns_used) >= 15
+    # Nobody is served twice while another one waits that has as much to get.
+    assert {number for _, number in sent_in[:5]} == set(range(5))
