@@ -1,5 +1,5 @@
-"""Whose turn it is to send: who has a batch ready stands in a row, and in each turn of the hub as many from its
-front may go as fit into a few milliseconds.
+"""Whose turn it is to send: who has a batch ready stands in a row, and in each turn of the hub as many from
+its front may go as fit into a few milliseconds.
 
 Without it every connection that can send does so in each turn of the hub, and with hundreds of them everybody
 else waits for hundreds of batches. With it the row may be of any length and batches stay large: between two
