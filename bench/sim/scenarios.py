@@ -14,15 +14,25 @@ from __future__ import annotations
 
 import gc
 import statistics
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from math import inf
+from typing import Protocol
 
-from bench.sim.net import Host, Line, Net
+from bench.sim.figures import (
+    Figure,
+    Result,
+    Watch,
+    completions,
+    copies_of_pieces,
+    copies_sent,
+    fluid_limit_s,
+    last,
+    median,
+    waste,
+)
+from bench.sim.hosts import Host, Line
+from bench.sim.net import Net
 from microtorrd.core.settings import SwarmSettings, TorrentSettings
-from microtorrd.proto.geometry import BLOCK_BYTES
 
 KIB = 1 << 10
 
@@ -42,116 +52,6 @@ FINE = 4
 PATIENCE = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """One figure of a run: what it is, how much, and the least and the most that is right."""
-
-    name: str
-    value: float
-    least: float = -inf
-    most: float = inf
-
-    @property
-    def good(self) -> bool:
-        return self.least <= self.value <= self.most
-
-    @property
-    def aim(self) -> str:
-        """The bounds, for people."""
-        if self.least == self.most:
-            return f"{self.least:g}"
-        bounds = []
-        if self.least > -inf:
-            bounds.append(f"at least {self.least:g}")
-        if self.most < inf:
-            bounds.append(f"at most {self.most:g}")
-        return ", ".join(bounds)
-
-
-@dataclass
-class Result:
-    """What a run showed."""
-
-    name: str
-    title: str
-    hosts: int
-    limit_s: float
-    figures: list[Figure] = field(default_factory=list)
-    #: Share of the hosts that are done, and the mean progress of all, by (virtual) time.
-    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    #: Copies of each piece among the leechers, at the half of the way.
-    copies: list[int] = field(default_factory=list)
-    virtual_s: float = 0.0
-    cpu_s: float = 0.0
-    facts: int = 0
-
-    @property
-    def good(self) -> bool:
-        return all(figure.good for figure in self.figures)
-
-    def __getitem__(self, name: str) -> float:
-        return next(figure.value for figure in self.figures if figure.name == name)
-
-
-class Watch:
-    """Looks at a swarm once a virtual second."""
-
-    def __init__(self, net: Net, leechers: list[Host]) -> None:
-        self.net = net
-        self.leechers = leechers  # may grow while it runs
-        self.done: list[tuple[float, float]] = []
-        self.progress: list[tuple[float, float]] = []
-        self.copies: list[int] = []
-        self._looked_at = -1.0
-        self._cpu_s = time.process_time()
-
-    def look(self) -> float:
-        """The share of those that are done."""
-        net = self.net
-        if net.now - self._looked_at < 1.0 - 1e-6:
-            return 0.0
-        self._looked_at = net.now
-        here = [host for host in self.leechers if host.gone_at is None or host.completed_at is not None]
-        share = sum(host.completed_at is not None for host in here) / max(1, len(here))
-        mean = sum(host.progress for host in here) / max(1, len(here))
-        self.done.append((net.now, share))
-        self.progress.append((net.now, mean))
-        if not self.copies and mean >= 0.5:
-            self.copies = copies_of_pieces(self.leechers)
-        return share
-
-    def everybody(self) -> bool:
-        """All that stayed are done."""
-        return self.look() >= 1.0
-
-    def result(self, name: str, title: str, limit_s: float, figures: list[Figure]) -> Result:
-        """The run as it was."""
-        return Result(
-            name,
-            title,
-            len(self.net.hosts),
-            limit_s,
-            figures,
-            {"done": self.done, "progress": self.progress},
-            self.copies,
-            self.net.now,
-            time.process_time() - self._cpu_s,
-            self.net.facts,
-        )
-
-
-def fluid_limit_s(size: int, seeder_up: float, leechers: Sequence[Line]) -> float:
-    """What no protocol can beat: the bytes leave the seeder, arrive, and are sent."""
-    together = seeder_up + sum(line.up for line in leechers)
-    return max(size / seeder_up, size / min(line.down for line in leechers), size * len(leechers) / together)
-
-
-def copies_of_pieces(hosts: Sequence[Host]) -> list[int]:
-    """How many of these hosts have each piece."""
-    here = [host.core.have for host in hosts if host.gone_at is None]
-    return [sum(have[piece] for have in here) for piece in range(len(here[0]))]
-
-
 def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES, connections: int = CONNECTIONS) -> Result:
     """Everybody comes at once; the seeder has ten lines."""
     net = _net(seed, pieces, connections=connections)
@@ -163,16 +63,16 @@ def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES, connections: 
     net.run(watch.everybody, most_s=PATIENCE * limit_s)
     copies = watch.copies or [0]
     figures = [
-        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.3),
-        Figure("median done / fluid limit", _median(leechers) / limit_s, most=1.25),
+        Figure("last done / fluid limit", last(leechers) / limit_s, most=1.3),
+        Figure("median done / fluid limit", median(leechers) / limit_s, most=1.25),
         Figure("rarest piece, copies half way", min(copies), least=2),
-        Figure("received twice, share of content", _waste(leechers), most=0.05),
-        Figure("copies that left the seeder", _copies_sent(seeder, net)),
+        Figure("received twice, share of content", waste(leechers, net), most=0.05),
+        Figure("copies that left the seeder", copies_sent(seeder, net)),
     ]
-    return watch.result("distribute", f"{hosts:,} leechers at once, a seeder of ten lines", limit_s, figures)
+    return watch.result(f"{hosts:,} leechers at once, a seeder of ten lines", limit_s, figures)
 
 
-def spread(hosts: int, *, seed: int = 7, pieces: int = PIECES) -> Result:
+def spread(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """How evenly the pieces lie when half of everything is there: rarest first, and in order beside it."""
     curves = {}
     unevenness = {}
@@ -195,7 +95,7 @@ def spread(hosts: int, *, seed: int = 7, pieces: int = PIECES) -> Result:
         curves[name] = [(float(at), float(count)) for at, count in enumerate(sorted(copies))]
         unevenness[name] = statistics.pstdev(copies) / max(1.0, statistics.fmean(copies))
         rarest[name] = min(copies)
-        result = watch.result("spread", f"{hosts:,} leechers half way: how the pieces lie", limit_s, [])
+        result = watch.result(f"{hosts:,} leechers half way: how the pieces lie", limit_s, [])
     assert result is not None
     result.curves.update(curves)
     result.figures = [
@@ -208,7 +108,7 @@ def spread(hosts: int, *, seed: int = 7, pieces: int = PIECES) -> Result:
     return result
 
 
-def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
+def fairness(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """A fifth gives nothing, two fifths a quarter of a line, two fifths a line. All could take eight lines.
 
     A line is four times as fast as elsewhere, and the content as much larger and longer: of a slot on a home
@@ -242,7 +142,7 @@ def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
         return watch.everybody()
 
     net.run(until, most_s=PATIENCE * limit_s)
-    medians = {kind: _median(group) for kind, group in groups.items()}
+    medians = {kind: median(group) for kind, group in groups.items()}
     figures = [
         Figure(
             "free riders take longer than fast givers, times",
@@ -257,13 +157,13 @@ def fairness(hosts: int, *, seed: int = 2, pieces: int = PIECES) -> Result:
         ),
         Figure("everybody done in the end", watch.done[-1][1], least=1.0, most=1.0),
     ]
-    result = watch.result("fairness", f"{hosts:,} leechers, a fifth of them free riders", limit_s, figures)
+    result = watch.result(f"{hosts:,} leechers, a fifth of them free riders", limit_s, figures)
     for kind, group in groups.items():
-        result.curves[kind] = _completions(group)
+        result.curves[kind] = completions(group)
     return result
 
 
-def flash_crowd(hosts: int, *, seed: int = 3, pieces: int = PIECES) -> Result:
+def flash_crowd(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """Everybody comes within ten seconds, on lines of all sorts, to a seeder no stronger than they."""
     net = _net(seed, pieces)
     seeder = net.host(HOME, kind="seeder", seed=True, counted=True)
@@ -280,14 +180,14 @@ def flash_crowd(hosts: int, *, seed: int = 3, pieces: int = PIECES) -> Result:
     limit_s = fluid_limit_s(size, UP, [host.line for host in leechers])
     figures = [
         Figure("last done / fluid limit", (watch.done[-1][0] if watch.done else inf) / limit_s),
-        Figure("median done / fluid limit", _median(leechers) / limit_s),
-        Figure("copies that left the seeder", _copies_sent(seeder, net)),
+        Figure("median done / fluid limit", median(leechers) / limit_s),
+        Figure("copies that left the seeder", copies_sent(seeder, net)),
         Figure("everybody done", watch.done[-1][1], least=1.0, most=1.0),
     ]
-    return watch.result("flash crowd", f"{hosts:,} within ten seconds, one weak seeder", limit_s, figures)
+    return watch.result(f"{hosts:,} within ten seconds, one weak seeder", limit_s, figures)
 
 
-def churn(hosts: int, *, seed: int = 4, pieces: int = PIECES) -> Result:
+def churn(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """They come over time; half would leave before they are done, and who is done stays for ten seconds."""
     net = _net(seed, pieces)
     size = net.geometry.length
@@ -316,14 +216,14 @@ def churn(hosts: int, *, seed: int = 4, pieces: int = PIECES) -> Result:
     left = sum(host.kind == "leaves" and host.completed_at is None for host in leechers) / hosts
     figures = [
         Figure("of those who stayed are done", sum(h.took_s < inf for h in patient) / len(patient), 1.0, 1.0),
-        Figure("median time / content at one line", _median(patient) / alone_s, most=1.5),
-        Figure("slowest time / content at one line", _last(patient) / alone_s, most=2.5),
+        Figure("median time / content at one line", median(patient) / alone_s, most=1.5),
+        Figure("slowest time / content at one line", last(patient) / alone_s, most=2.5),
         Figure("left before they were done, share", left),
     ]
-    return watch.result("churn", f"{hosts:,} who come and go", alone_s, figures)
+    return watch.result(f"{hosts:,} who come and go", alone_s, figures)
 
 
-def seeder_leaves(hosts: int, *, seed: int = 5, pieces: int = PIECES) -> Result:
+def seeder_leaves(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """The seeder goes for good as soon as the leechers together have everything once."""
     net = _net(seed, pieces)
     seeder_up = 2 * UP
@@ -342,14 +242,14 @@ def seeder_leaves(hosts: int, *, seed: int = 5, pieces: int = PIECES) -> Result:
     gone_at = inf if seeder.gone_at is None else seeder.gone_at
     figures = [
         Figure("done without the seeder", watch.done[-1][1], least=1.0, most=1.0),
-        Figure("copies that left the seeder before", _copies_sent(seeder, net), most=1.3),
+        Figure("copies that left the seeder before", copies_sent(seeder, net), most=1.3),
         Figure("seeder gone at / one copy at its rate", gone_at * seeder_up / size, most=1.3),
-        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.6),
+        Figure("last done / fluid limit", last(leechers) / limit_s, most=1.6),
     ]
-    return watch.result("seeder leaves", f"{hosts:,} leechers, the seeder goes early", limit_s, figures)
+    return watch.result(f"{hosts:,} leechers, the seeder goes early", limit_s, figures)
 
 
-def fan_out(hosts: int, *, seed: int = 6, pieces: int = PIECES) -> Result:
+def fan_out(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     """The seeder is the bottleneck: leechers have ten times its line each. It sees only some of them."""
     net = _net(seed, pieces)
     seeder = net.host(HOME, kind="seeder", seed=True, counted=True)
@@ -359,15 +259,19 @@ def fan_out(hosts: int, *, seed: int = 6, pieces: int = PIECES) -> Result:
     watch = Watch(net, leechers)
     net.run(watch.everybody, most_s=PATIENCE * limit_s)
     figures = [
-        Figure("last done / fluid limit", _last(leechers) / limit_s, most=1.15),
-        Figure("copies that left the seeder", _copies_sent(seeder, net), most=1.1),
+        Figure("last done / fluid limit", last(leechers) / limit_s, most=1.15),
+        Figure("copies that left the seeder", copies_sent(seeder, net), most=1.1),
     ]
-    return watch.result("fan-out", f"{hosts:,} fast leechers, a seeder capped at a tenth", limit_s, figures)
+    return watch.result(f"{hosts:,} fast leechers, a seeder capped at a tenth", limit_s, figures)
 
 
-Scenario = Callable[[], Result]
+class Scenario(Protocol):
+    """A swarm of a certain size, whose chances are those of the seed."""
 
-#: What `make sim` runs, the longest first: two are under way at a time.
+    def __call__(self, *, seed: int = 1) -> Result: ...
+
+
+#: What `make sim` runs, the longest first.
 SCENARIOS: dict[str, Scenario] = {
     "distribute": partial(distribute, 1000),
     "fairness": partial(fairness, 150, pieces=4 * PIECES),
@@ -378,14 +282,14 @@ SCENARIOS: dict[str, Scenario] = {
     "spread": partial(spread, 60),
 }
 
-#: Run only when asked for by name: many minutes, and 6 GB of memory or more.
+#: What `make sim-large` runs.
 LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64, connections=16)}
 
 
-def run(name: str) -> Result:
+def run(name: str, seed: int = 1) -> Result:
     """One scenario by its name, in a process that does nothing else."""
     gc.disable()  # the rubbish of a run is not cyclic, and millions of objects are slow to look through
-    return {**SCENARIOS, **LARGE}[name]()
+    return {**SCENARIOS, **LARGE}[name](seed=seed)
 
 
 # -------------------------------------------------------------------------------------------------- within
@@ -412,25 +316,3 @@ def _line_by_lot(net: Net) -> Line:
         latency_s=chance.choice((0.02, 0.1, 0.3)),
         loss=chance.choice((0.0, 0.0, 0.02)),
     )
-
-
-def _median(hosts: Sequence[Host]) -> float:
-    return statistics.median(host.took_s for host in hosts)
-
-
-def _last(hosts: Sequence[Host]) -> float:
-    return max(host.took_s for host in hosts)
-
-
-def _completions(hosts: Sequence[Host]) -> list[tuple[float, float]]:
-    times = sorted(host.completed_at for host in hosts if host.completed_at is not None)
-    return [(at, (number + 1) / len(hosts)) for number, at in enumerate(times)]
-
-
-def _waste(hosts: Sequence[Host]) -> float:
-    size = sum(len(host.core.have) for host in hosts) * BLOCKS_PER_PIECE * BLOCK_BYTES
-    return sum(host.core.swarm.wasted_bytes for host in hosts) / size
-
-
-def _copies_sent(host: Host, net: Net) -> float:
-    return host.sent_bytes / net.geometry.length

@@ -37,14 +37,21 @@ def late_blocks(
     mine_s = peer.due_s(now)
     if mine_s == inf:
         return found
-    late = [
-        (theirs_s, holder)
-        for holder in holders
-        if holder.pipeline.out and holder is not peer
-        for theirs_s in (holder.due_s(now),)
-        if theirs_s == inf or (not stalled_only and theirs_s > 2 * mine_s + MARGIN_S)
-    ]
-    late.sort(key=lambda item: -item[0])
+    if stalled_only:
+        late = [
+            (inf, holder)
+            for holder in holders
+            if holder.pipeline.out and holder is not peer and holder.is_stalled(now)
+        ]
+    else:
+        late = [
+            (theirs_s, holder)
+            for holder in holders
+            if holder.pipeline.out
+            and holder is not peer
+            and (theirs_s := holder.due_s(now)) > 2 * mine_s + MARGIN_S
+        ]
+        late.sort(key=lambda item: -item[0])
     for theirs_s, holder in late:
         quota = min(most, _quota(peer, holder, ahead_s=theirs_s - mine_s, now=now))
         for partial in reversed(holder.partials):
@@ -91,4 +98,4 @@ def _counted_on(holder: Peer, others: Sequence[Peer], now: float) -> int:
     """How many of those that were asked for a block may still send it."""
     if len(others) + 1 < COPIES_MAX:
         return len(others) + 1
-    return sum(peer.due_s(now) < inf for peer in (holder, *others))
+    return sum(not peer.is_stalled(now) for peer in (holder, *others))

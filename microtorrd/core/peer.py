@@ -308,17 +308,22 @@ class Peer:
         """The size of the blocks that it is asked for now, at most."""
         return self.largest_block if self.pipeline.rate >= LARGE_BLOCKS_RATE else BLOCK_BYTES
 
+    def is_stalled(self, now: float) -> bool:
+        """Whether what is asked of it is not to be waited for."""
+        if self.snubbed:
+            return True
+        silent_s = now - self.fetched_at
+        pipeline = self.pipeline
+        if silent_s <= STALL_S or not pipeline.out:
+            return False
+        return not pipeline.rate or silent_s > 4 * BLOCK_BYTES / pipeline.rate
+
     def due_s(self, now: float) -> float:
         """In how many seconds all that is asked of it should be here; inf: do not wait for it."""
-        if self.snubbed:
+        if self.is_stalled(now):
             return inf
         pipeline = self.pipeline
-        if not pipeline.out:
-            return 0.0
-        pace = pipeline.pace(now)
-        usual_s = BLOCK_BYTES / pipeline.rate if pipeline.rate else 0.0
-        if now - self.fetched_at > max(STALL_S, 4 * usual_s):
-            return inf
+        pace = pipeline.pace(now) if pipeline.out else 0.0
         return pipeline.out * BLOCK_BYTES / pace if pace else 0.0
 
     def view(self, pieces: int, now: float) -> PeerView:

@@ -12,6 +12,7 @@ Rule: whatever the bytes, nothing but BencodeError comes out.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple, TypeAlias
 
 from bencodepy import BencodeDecodeError, BencodeDecoder, BencodeEncoder
@@ -30,6 +31,17 @@ MAX_DIGITS = 20
 
 _DICT, _END, _INT, _LIST = b"deil"
 _ZERO, _NINE = b"09"
+
+
+#: The library's objects keep no state between calls, but each refers to itself: one for every message would
+#: be a kilobyte of rubbish that only the cyclic collector finds.
+_ENCODER = BencodeEncoder()
+
+
+@cache
+def _decoder(max_depth: int) -> BencodeDecoder:
+    """The walk has bounded the depth; the library's own bound must not be the narrower one."""
+    return BencodeDecoder(max_depth=max_depth)
 
 
 class BencodeError(MicrotorrError, ValueError):
@@ -83,10 +95,8 @@ def decode_document(
     if len(raw) > max_bytes:
         raise BencodeError(f"{len(raw)} bytes, where at most {max_bytes} are allowed")
     consumed, spans = _walk(raw, max_depth=max_depth, max_items=max_items, require_sorted=require_sorted)
-    # The walk has bounded the depth; the library's own bound must not be the narrower one.
-    decoder = BencodeDecoder(max_depth=max_depth)
     try:
-        value: Value = decoder.decode(raw if consumed == len(raw) else raw[:consumed])
+        value: Value = _decoder(max_depth).decode(raw if consumed == len(raw) else raw[:consumed])
     except BencodeDecodeError as error:
         raise BencodeError(f"not decodable: {error}") from error
     return Document(value, consumed, spans)
@@ -105,7 +115,7 @@ def raw_span(raw: bytes, key: bytes) -> bytes | None:
 def encode(value: object) -> bytes:
     """The canonical bencode of bytes, str (as UTF-8), int, list, tuple, and dict with bytes or str keys."""
     try:
-        encoded: bytes = BencodeEncoder().encode(value)
+        encoded: bytes = _ENCODER.encode(value)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise BencodeError(f"not encodable: {error}") from error
     return encoded

@@ -26,9 +26,11 @@ def _table() -> tuple[int, ...]:
 
 _TABLE = _table()
 
+_LOW = (1 << 64) - 1
+
 #: What is kept of two addresses that have less than the second number of leading bytes in common.
-_MASKS4 = (("ffff5555", 2), ("ffffff55", 3))
-_MASKS6 = (("ffffffff55555555", 4), ("ffffffffffff5555", 6))
+_MASKS4 = ((0xFFFF5555, 2), (0xFFFFFF55, 3))
+_MASKS6 = ((0xFFFFFFFF55555555 << 64 | _LOW, 4), (0xFFFFFFFFFFFF5555 << 64 | _LOW, 6))
 
 
 def crc32c(raw: bytes) -> int:
@@ -53,6 +55,5 @@ def peer_priority(one: tuple[bytes, int], other: tuple[bytes, int]) -> int:
     return crc32c(host + other_host)
 
 
-def _masked(host: bytes, mask: str) -> bytes:
-    kept = bytes.fromhex(mask)
-    return bytes(byte & keep for byte, keep in zip(host, kept, strict=False)) + host[len(kept) :]
+def _masked(host: bytes, mask: int) -> bytes:
+    return (int.from_bytes(host, "big") & mask).to_bytes(len(host), "big")

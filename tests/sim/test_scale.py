@@ -11,8 +11,10 @@ from dataclasses import replace
 import pytest
 
 from bench.sim import scenarios
-from bench.sim.net import Line, Net
-from bench.sim.scenarios import Result, Scenario
+from bench.sim.figures import Result
+from bench.sim.hosts import Line
+from bench.sim.net import Net
+from bench.sim.scenarios import Scenario
 
 PIECES = 64
 
