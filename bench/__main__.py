@@ -22,7 +22,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from bench import connections, core, fanout, idle, latency, pair, pictures, rivals, single, tables, tracker
+from bench import (
+    alive,
+    connections,
+    core,
+    fanout,
+    idle,
+    latency,
+    pair,
+    pictures,
+    rivals,
+    single,
+    tables,
+    tracker,
+)
 from bench.levers import suite as levers
 from bench.measure import Row
 
@@ -52,6 +65,7 @@ SUITES: dict[str, Suite] = {
     "single": Suite("One process", lambda rounds: single.rows(max(1, rounds - 2))),
     "tracker": Suite("Announces", tracker.rows),
     "idle": Suite("Thousands of torrents", lambda rounds: idle.rows(5000)),
+    "alive": Suite("Keep-alives", lambda rounds: alive.rows(5000, rounds)),
     "core": Suite("What the core takes for it", core.rows),
     "levers": Suite(
         "What each lever is worth", levers.rows, levers.section, at_most_s=LEVERS_S, is_usual=False

@@ -1,8 +1,8 @@
 """A tracker that knows nobody and can die, as a program of its own beside the benchmark.
 
 It prints its port, and then takes orders on its standard input, a word a line: `silent` (from now on it takes
-requests and never answers), `answering`, `count` (prints how many swarms were announced so far). It ends with
-its input.
+requests and never answers), `answering`, `count` (prints how many swarms were announced so far), `alive` (how
+many keep-alives of the MicroTorr dialect, which it takes one by one). It ends with its input.
 """
 
 from __future__ import annotations
@@ -16,6 +16,11 @@ from types import TracebackType
 #: Everybody may come again in half an hour.
 REPLY = b"d8:intervali1800e12:min intervali1800e5:peers0:e"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(REPLY), REPLY)
+
+#: The same in the MicroTorr dialect, to `started` and to `alive`.
+JSON = b'{"IdHash":"","Peers":{}}'
+STARTED = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(JSON), JSON)
+ALIVE = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class SilentTracker:
@@ -46,6 +51,11 @@ class SilentTracker:
         self._say("count")
         return self._read()
 
+    def count_alive(self) -> int:
+        """How many keep-alives came so far."""
+        self._say("alive")
+        return self._read()
+
     def _say(self, word: str) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
@@ -58,7 +68,7 @@ class SilentTracker:
 
 def main() -> None:
     """Serve until the input ends."""
-    silent, swarms = False, set()
+    silent, swarms, alive = False, set(), 0
     with (
         socket.create_server(("127.0.0.1", 0), backlog=1024) as server,
         selectors.DefaultSelector() as selector,
@@ -74,14 +84,22 @@ def main() -> None:
                     word = sys.stdin.readline().strip()
                     if not word:
                         return
-                    if word == "count":
-                        print(len(swarms), flush=True)
+                    if word in ("count", "alive"):
+                        print(len(swarms) if word == "count" else alive, flush=True)
                     else:
                         silent = word == "silent"
                 elif (request := received(key.fileobj)) is None:
                     selector.unregister(key.fileobj)
                     key.fileobj.close()
-                elif not silent:
+                elif silent:
+                    continue
+                elif b"&event=alive" in request:
+                    alive += 1
+                    key.fileobj.send(ALIVE)
+                elif b"swarmId=" in request:
+                    swarms.add(request.partition(b"swarmId=")[2].partition(b"&")[0])
+                    key.fileobj.send(STARTED)
+                else:
                     swarms.add(request.partition(b"info_hash=")[2].partition(b"&")[0])
                     key.fileobj.send(ANSWER)
 

@@ -156,6 +156,23 @@ class Rounds:
             self.due = now if self.tiers.candidate(now) is not None else self.tiers.next_try()
         return news and tracker.failing
 
+    def may_share(self, tracker: Tracker) -> bool:
+        """Whether nothing is ahead but keep-alives, and all of them to this tracker: then others may send
+        them along with theirs. What puts an end to that sets `due`."""
+        idle = not (self.closed or self._under_way or self._hurried)
+        return (
+            idle
+            and self.dialect == "microtorr"
+            and tracker.registered
+            and tracker.fault is None
+            and self.tiers.top is tracker
+        )
+
+    def kept_alive(self, tracker: Tracker, now: float, due: float) -> None:
+        """A keep-alive that others sent along went well; the next one is due then."""
+        tracker.last_at = tracker.heard_at = now
+        self.due = due
+
     def wants_scrape(self, tracker: Tracker, now: float) -> bool:
         """Whether a tracker that has just answered may be scraped, too: it knows figures that it does not say
         in announces. True books it: one scrape, and none for `scrape_s`."""

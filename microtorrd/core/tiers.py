@@ -187,6 +187,11 @@ class Tiers:
         for tier in self._tiers:
             yield from tier
 
+    @property
+    def top(self) -> Tracker | None:
+        """The one that is asked first when nobody rests."""
+        return next((tracker for tracker in self if tracker.place is not None), None)
+
     def candidate(self, now: float) -> Tracker | None:
         """The first tracker from the top that may be asked now."""
         for tracker in self:

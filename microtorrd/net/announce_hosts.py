@@ -60,6 +60,19 @@ class Errand(Protocol):
         ...
 
 
+class Entry:
+    """Something whose time will come. While it waits it is a place in the schedule's heap."""
+
+    __slots__ = ("ticket",)
+
+    def __init__(self) -> None:
+        self.ticket = 0  # the booking that counts; 0: none
+
+    def call(self, now: float) -> Errand | None:
+        """The time has come. Returns what to do, if anything."""
+        raise NotImplementedError
+
+
 class _Service:
     """One port of the host."""
 

@@ -23,7 +23,8 @@ from gevent.event import Event
 
 from microtorrd.core.tiers import Place
 from microtorrd.greenlets import Crew
-from microtorrd.net.announce_hosts import Errand, HostGate, ScheduleLimits
+from microtorrd.net.announce_hosts import Entry, Errand, HostGate, ScheduleLimits
+from microtorrd.net.announce_pages import Pages
 from microtorrd.net.tracker_client import TrackerClient
 
 #: How often connections that nobody used, and hosts that nobody remembers for anything, are put away.
@@ -32,19 +33,6 @@ _TIDY_S = 60.0
 _CALLS = 100
 #: While draining: how long announces that are no farewells may still go on when these are all sent.
 _GRACE_S = 1.0
-
-
-class Entry:
-    """Something whose time will come. While it waits it is a place in the heap."""
-
-    __slots__ = ("ticket",)
-
-    def __init__(self) -> None:
-        self.ticket = 0  # the booking that counts; 0: none
-
-    def call(self, now: float) -> Errand | None:
-        """The time has come. Returns what to do, if anything."""
-        raise NotImplementedError
 
 
 class _Alarm(Entry):
@@ -93,6 +81,7 @@ class AnnounceScheduler:
         self._parted.set()
         self._drain_until: float | None = None
         self._tidy = _Alarm(self._put_away)
+        self.pages = Pages(self)  # the keep-alives that are sent together
 
     @property
     def under_way(self) -> int:

@@ -14,22 +14,15 @@ from microtorrd.core.events import Address
 from microtorrd.core.rounds import Answer, Others, Rounds, Turn
 from microtorrd.core.tiers import Dialect, Fault, Pacing, Place, Tracker
 from microtorrd.errors import DialectRefused, PeerForgotten, TrackerError, TrackerUnreachable
-from microtorrd.net.announce_hosts import Errand
-from microtorrd.net.announce_schedule import AnnounceScheduler, Entry
-from microtorrd.net.tracker_client import Heard, Question
+from microtorrd.net.announce_hosts import Entry, Errand
+from microtorrd.net.announce_pages import Page
+from microtorrd.net.announce_schedule import AnnounceScheduler
+from microtorrd.net.tracker_client import Heard, Identity, Question
 from microtorrd.proto.announce import AnnounceRequest, Event
+from microtorrd.proto.tracker_reply import NOT_IN_SWARM
 
 #: Peers asked for: enough for a torrent that has none, few enough for a datagram.
 NUMWANT = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who we are to every tracker, for as long as the session runs."""
-
-    peer_id: bytes  # 20
-    port: int  # where we listen
-    key: int  # 32 random bits: tells a tracker that we are the same one behind a new address (BEP 7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +79,7 @@ class Owner(Protocol):
 class Way(Entry):
     """One swarm id in one dialect: the rounds, and their entry in the schedule."""
 
-    __slots__ = ("call_errand", "owner", "rounds", "scrape_errand", "swarm_id")
+    __slots__ = ("call_errand", "owner", "page", "rounds", "scrape_errand", "swarm_id")
 
     def __init__(self, owner: Owner, dialect: Dialect, swarm_id: bytes) -> None:
         super().__init__()
@@ -95,6 +88,7 @@ class Way(Entry):
         self.rounds = Rounds(owner.trackers, dialect, pacing=owner.pacing, chance=owner.scheduler.chance)
         self.call_errand: _Call | None = None  # the announce that waits or is under way
         self.scrape_errand: _Scrape | None = None  # and the scrape
+        self.page: Page | None = None  # on which others keep it alive; it is not booked itself then
 
     def begin(self) -> None:
         scheduler = self.owner.scheduler
@@ -105,6 +99,8 @@ class Way(Entry):
             self.rebook()
 
     def rebook(self) -> None:
+        if self.page is not None:
+            self.page.remove(self)
         self.owner.scheduler.book(self, self.rounds.due)
 
     def call(self, now: float) -> Errand | None:
@@ -148,8 +144,25 @@ class Way(Entry):
             no_peer_id=True,
             key=f"{identity.key:08x}",
             tracker_id=tracker.tracker_id or b"",
+            asks_joint=event == "started",
         )
         return Question(tracker.url, place, self.rounds.dialect, request)
+
+    # -------------------------------------------------------------------- on a page (announce_pages.Member)
+
+    def kept_alive(self, now: float, due: float) -> None:
+        tracker = self.rounds.tiers.top
+        assert tracker is not None  # as long as it is on a page
+        self.rounds.kept_alive(tracker, now, due)
+
+    def forgotten(self) -> None:
+        tracker = self.rounds.tiers.top
+        assert tracker is not None
+        self.failed(Turn(tracker, "regular"), PeerForgotten(NOT_IN_SWARM))
+
+    def go_alone(self, now: float) -> None:
+        self.rounds.due = now
+        self.rebook()
 
     # ------------------------------------------------------------------------------- what came of a turn
 
@@ -187,7 +200,19 @@ class Way(Entry):
             )
         if heard.addresses and not self.rounds.closed:
             self.owner.listener.hear_of(heard.addresses)
-        self._scrape(turn)
+        if self.rounds.dialect == "bittorrent":
+            self._scrape(turn)
+        else:
+            self._share(tracker, reply.joint)
+
+    def _share(self, tracker: Tracker, most: int) -> None:
+        """Let others send our keep-alives along, where the tracker takes such."""
+        pages, owner = self.owner.scheduler.pages, self.owner
+        if most:
+            pages.offered(tracker.url, most)
+        may = self.page is None and self.rounds.may_share(tracker)
+        if may and pages.take(self, tracker, owner.identity, owner.pacing):
+            owner.scheduler.book(self, None)
 
     def _scrape(self, turn: Turn) -> None:
         """Ask for the figures, too, unless many wait to be sent there: then after the next announce."""

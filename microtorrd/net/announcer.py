@@ -22,8 +22,8 @@ from microtorrd.core.rounds import Others, Rounds
 from microtorrd.core.tiers import Dialect, Pacing, Tracker, TrackerState, drawn
 from microtorrd.net.announce_hosts import ScheduleLimits
 from microtorrd.net.announce_schedule import AnnounceScheduler
-from microtorrd.net.announce_way import AnnounceStats, Farewell, Identity, Listener, Way
-from microtorrd.net.tracker_client import TrackerClient
+from microtorrd.net.announce_way import AnnounceStats, Farewell, Listener, Way
+from microtorrd.net.tracker_client import Identity, TrackerClient
 
 __all__ = [
     "AnnounceScheduler",

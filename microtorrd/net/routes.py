@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from gevent import socket
@@ -42,6 +43,7 @@ class Route(NamedTuple):
         return scope_of(self.remote)
 
 
+@lru_cache(maxsize=1024)  # announces ask again and again about the same few
 def scope_of(host: str) -> Scope:
     """How far away a numeric address is."""
     address = ipaddress.ip_address(host)

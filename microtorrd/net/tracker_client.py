@@ -44,6 +44,15 @@ class ClientLimits:
     udp: UdpLimits = field(default_factory=UdpLimits)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who we are to every tracker, for as long as the session runs."""
+
+    peer_id: bytes  # 20
+    port: int  # where we listen
+    key: int  # 32 random bits: tells a tracker that we are the same one behind a new address (BEP 7)
+
+
 class Question(NamedTuple):
     """An announce, and to whom."""
 
@@ -122,7 +131,7 @@ class TrackerClient:
                 where = scrape_url(url)
                 if where is None:
                     raise TrackerError("it has no address for scrapes")
-                reply = self._http.get(with_query(where, encode_scrape_query([swarm_id])), accept="*/*")
+                reply = self._http.get(where, query=encode_scrape_query([swarm_id]), accept="*/*")
             except gevent.Timeout as expired:
                 if expired is not wall:
                     raise
@@ -171,9 +180,11 @@ class TrackerClient:
         if dialect == "microtorr":
             request = request._replace(ip=route.local)
         reply = self._http.get(
-            with_query(url, encode_query(request, dialect)),
+            url,
+            query=encode_query(request, dialect),
             accept=_ACCEPT[dialect],
             ipv6=None if only else route.is_ipv6,
+            is_keep_alive=request.event == "alive",
         )
         return understood(reply, dialect, request.event)
 
@@ -195,18 +206,13 @@ class TrackerClient:
     def _merged(self, heard: dict[Route, AnnounceReply], ourselves: bytes) -> Heard:
         first, *more = heard.values()
         peers = first.peers + tuple(peer for reply in more for peer in reply.peers)
+        if not peers:
+            return Heard(first, [])
         is_near = any(route.scope != "global" for route in heard)
         addresses = [(host, port) for host, port, peer_id in peers if peer_id != ourselves]
         return Heard(
             replace(first, peers=peers), admitted(addresses, is_near=is_near, most=self._limits.addresses)
         )
-
-
-def with_query(url: str, query: str) -> str:
-    """The URL with these parameters added to those it has (passkeys live there); a fragment is left out."""
-    parts = urlsplit(url)
-    joined = f"{parts.query}&{query}" if parts.query else query
-    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", joined, ""))
 
 
 def understood(reply: HttpReply, dialect: Dialect, event: str) -> AnnounceReply:

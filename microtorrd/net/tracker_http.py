@@ -5,7 +5,9 @@ Rules:
 - a reply is cut off at its bound, whatever the headers say and however well it was packed;
 - redirects are followed by hand: five, to http and https only, from https to https only, and never from a
   host far away to one that is near (our own machine, our own network);
-- the environment has no say (proxies, netrc, certificate bundles); cookies are not kept.
+- the environment has no say (proxies, netrc, certificate bundles); cookies are not kept;
+- keep-alives, which come by hundreds a second, may go by a line of our own (tracker_line) to a tracker whose
+  answers leave nothing for a library to do.
 
 Raises TrackerUnreachable where nothing came back and TrackerError where what came back is of no use. What the
 bytes of a reply mean is not known here.
@@ -14,11 +16,13 @@ bytes of a reply mean is not known here.
 from __future__ import annotations
 
 import logging
+import re
 from dataclasses import dataclass
+from functools import lru_cache
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -26,9 +30,10 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar
 
 from microtorrd import __version__
-from microtorrd.core.tiers import place_of
+from microtorrd.core.tiers import DEFAULT_PORTS, Place, place_of
 from microtorrd.errors import TrackerError, TrackerUnreachable
-from microtorrd.net.routes import Route, Routes, Scope, is_nearer
+from microtorrd.net.routes import Route, Routes, is_nearer
+from microtorrd.net.tracker_line import Far, Lines, is_plain
 from microtorrd.proto.announce import MAX_REPLY_BYTES
 
 USER_AGENT = f"microtorrd/{__version__}"
@@ -40,6 +45,10 @@ _ANY = {False: "0.0.0.0", True: "::"}
 _MOST_SESSIONS = 8
 #: The other side closed the connection instead of answering.
 _CUT = (ConnectionResetError, BrokenPipeError)  # RemoteDisconnected is one of the former
+
+#: What requests leaves as it is in the path and the query of a URL; and host names without anything odd.
+_UNESCAPED = re.compile(r"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})*")
+_HOST = re.compile(r"[a-z0-9._-]+|\[[0-9a-f:.]+\]")
 
 # What a tracker does wrong is told once, by us, and not in a line of the library's for each time.
 logging.getLogger("urllib3").setLevel(logging.ERROR)
@@ -76,6 +85,32 @@ def next_hop(url: str, location: str) -> str:
     return target
 
 
+def with_query(url: str, query: str) -> str:
+    """The URL with these parameters added to those it has (passkeys live there); a fragment is left out."""
+    parts = urlsplit(url)
+    joined = f"{parts.query}&{query}" if parts.query else query
+    return urlunsplit((parts.scheme, parts.netloc, parts.path or "/", joined, ""))
+
+
+@lru_cache(maxsize=256)
+def _plain_head(url: str, accept: str) -> tuple[bytes, bytes] | None:
+    """What comes before a query and behind it in a request for `url`, as requests would write it; None for a
+    URL with something in it that is to be escaped, or with a name and a password."""
+    parts, place = urlsplit(url), place_of(url)
+    if place is None or "@" in parts.netloc or not _UNESCAPED.fullmatch(f"{parts.path}?{parts.query}"):
+        return None
+    host = f"[{place.host}]" if ":" in place.host else place.host
+    if not _HOST.fullmatch(host):
+        return None
+    named = host if place.port == DEFAULT_PORTS["http"] else f"{host}:{place.port}"
+    start = f"{parts.path or '/'}?{parts.query}{'&' if parts.query else ''}"
+    rest = (
+        f" HTTP/1.1\r\nHost: {named}\r\nUser-Agent: {USER_AGENT}\r\nAccept-Encoding: gzip\r\n"
+        f"Accept: {accept}\r\nConnection: keep-alive\r\n\r\n"
+    )
+    return f"GET {start}".encode("ascii"), rest.encode("ascii")
+
+
 class HttpTracker:
     """The HTTP client of all announces: keeps connections to trackers open between them."""
 
@@ -87,39 +122,74 @@ class HttpTracker:
         self._limits = limits or HttpLimits()
         self._verify = verify
         self._sessions: dict[str | None, requests.Session] = {}
+        self._lines = Lines(
+            connect_s=self._limits.connect_s,
+            read_s=self._limits.read_s,
+            reply_bytes=self._limits.reply_bytes,
+            connections=self._limits.connections,
+        )
 
-    def get(self, url: str, *, accept: str, ipv6: bool | None = None) -> HttpReply:
-        """GET `url`, following redirects. `ipv6` binds it to one family, None takes any."""
-        origin: Scope | None = None
-        for _ in range(self._limits.redirects + 1):
-            route = self._route(url, ipv6)
-            origin = origin or route.scope
-            if is_nearer(route.scope, origin):
+    def get(
+        self,
+        url: str,
+        *,
+        accept: str,
+        query: str = "",
+        ipv6: bool | None = None,
+        is_keep_alive: bool = False,
+    ) -> HttpReply:
+        """GET `url` with `query` added, following redirects. `ipv6` binds it to one family, None takes any.
+
+        `is_keep_alive`: it is one of many and does no harm when it is said twice.
+        """
+        place, origin = self._place(url), None
+        for hop in range(self._limits.redirects + 1):
+            route = self._route(place, ipv6)
+            origin = origin or route
+            if hop and is_nearer(route.scope, origin.scope):
                 raise TrackerError("it redirects to a host of our own network")
             source = route.local if route.pinned else None if ipv6 is None else _ANY[route.is_ipv6]
-            reply = self._exchange(self._session(source), url, accept)
-            if isinstance(reply, HttpReply):
-                return reply
-            url = next_hop(url, reply)
+            line = None
+            if is_keep_alive and not hop and place.scheme == "http":
+                line = Far(route.remote, place.port, source)
+                if (reply := self._by_line(line, url, query, accept)) is not None:
+                    return reply
+            full = with_query(url, query) if query else url
+            told = self._exchange(self._session(source), full, accept, line)
+            if isinstance(told, HttpReply):
+                return told
+            url, query = next_hop(full, told), ""
+            place = self._place(url)
         raise TrackerError(f"more than {self._limits.redirects} redirects")
 
     def close_idle(self) -> None:
         """Close the connections that nobody uses at the moment."""
+        self._lines.close_idle()
         for session in self._sessions.values():
             for adapter in session.adapters.values():
                 adapter.close()
 
-    def _route(self, url: str, ipv6: bool | None) -> Route:
+    def _place(self, url: str) -> Place:
         place = place_of(url)
         if place is None:
             raise TrackerError("not an HTTP address")
+        return place
+
+    def _by_line(self, line: Far, url: str, query: str, accept: str) -> HttpReply | None:
+        head = _plain_head(url, accept)
+        told = None if head is None else self._lines.ask(line, head[0] + query.encode("ascii") + head[1])
+        return None if told is None else HttpReply(*told)
+
+    def _route(self, place: Place, ipv6: bool | None) -> Route:
         for route in self._routes.find(place.host, place.port):
             if ipv6 is None or route.is_ipv6 == ipv6:
                 return route
         raise TrackerUnreachable(f"no way to {place.host} by {'IPv6' if ipv6 else 'IPv4'}")
 
-    def _exchange(self, session: requests.Session, url: str, accept: str) -> HttpReply | str:
-        """One request and its reply, or where the reply redirects to."""
+    def _exchange(
+        self, session: requests.Session, url: str, accept: str, line: Far | None
+    ) -> HttpReply | str:
+        """One request and its reply, or where that redirects to. `line`: by which it may go next time."""
         try:
             request = session.prepare_request(requests.Request("GET", url, headers={"Accept": accept}))
             with self._send(session, request) as response:
@@ -127,6 +197,11 @@ class HttpTracker:
                 if response.status_code in _REDIRECTS and location:
                     return location
                 body = self._read(response)
+                if line is not None:
+                    plain = is_plain(
+                        response.status_code, response.headers, is_1_1=response.raw.version == 11
+                    )
+                    self._lines.heard(line, is_plain=plain)
                 return HttpReply(response.status_code, body, _retry_after_s(response))
         except (requests.RequestException, urllib3.exceptions.HTTPError, UnicodeError) as error:
             raise _told(error, self._limits) from error

@@ -9,7 +9,6 @@ TrackerError. This room knows what the bytes mean, not who is in a swarm: that i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,7 +17,8 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote_from_bytes
 
 from microtorrd.errors import ClientError, TrackerError
-from microtorrd.proto import compact
+from microtorrd.proto import compact, joint
+from microtorrd.proto.go_json import go_string
 from microtorrd.proto.query import Params, read_number, read_swarm_id, unescape
 from microtorrd.proto.tracker_reply import LONGEST_SILENCE_S, for_people, read_fields
 
@@ -72,6 +72,10 @@ class AnnounceRequest(NamedTuple):
     paused: bool = (
         False  # a partial seed, which wants nothing though something is left (BEP 21); said over HTTP
     )
+    # Of the MicroTorr dialect, see proto.joint: `alive` in all of these instead of in `swarm_id`, which is
+    # empty then; and, with `started`, the question whether the tracker takes such a request.
+    swarm_ids: tuple[bytes, ...] = ()
+    asks_joint: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,8 @@ class AnnounceReply:
     warning: str = ""
     tracker_id: bytes = b""
     external_ip: str = ""  # BEP 24
+    joint: int = 0  # so many swarms can be kept alive by one request; 0: only one
+    unknown: tuple[bytes, ...] = ()  # of those of a joint keep-alive, where we are unknown
 
 
 # -------------------------------------------------------------------------------- the request, tracker's side
@@ -100,6 +106,8 @@ def choose_dialect(params: Mapping[bytes, bytes], accepts_json: bool) -> Dialect
 
 def parse_query(params: Params, dialect: Dialect) -> AnnounceRequest:
     """Read the parameters of an announce; raises ClientError."""
+    if dialect == "microtorr" and b"swarmIds" in params:
+        return _parse_joint(params)
     numwant = params.get(b"numwant")
     ip, key, tracker_id = params.get(b"ip"), params.get(b"key"), params.get(b"trackerid")
     return AnnounceRequest(
@@ -117,6 +125,21 @@ def parse_query(params: Params, dialect: Dialect) -> AnnounceRequest:
         no_peer_id=params.get(b"no_peer_id", b"0") != b"0",
         key=unescape(key).decode("latin-1") if key else "",
         tracker_id=unescape(tracker_id) if tracker_id else b"",
+        asks_joint=dialect == "microtorr" and params.get(b"joint") == b"1",
+    )
+
+
+def _parse_joint(params: Params) -> AnnounceRequest:
+    event, ip = params.get(b"event", b""), params.get(b"ip")
+    if event != b"alive":
+        raise ClientError("swarmIds go with event=alive only", parameter="swarmIds")
+    return AnnounceRequest(
+        swarm_id=b"",
+        swarm_ids=joint.read_swarm_ids(params[b"swarmIds"]),
+        peer_id=_read_peer_id(params),
+        port=_read_port(params),
+        event="alive",
+        ip=unescape(ip).decode("latin-1") if ip else "",
     )
 
 
@@ -175,9 +198,12 @@ def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
     if dialect == "microtorr":
         # The spellings and the order of the original, which its own tracker needs.
         ip = f"&ip={quote_from_bytes(request.ip.encode(), safe=':')}" if request.ip else ""
-        return (
-            f"peerId={peer_id}&swarmId={request.swarm_id.hex()}{ip}&port={request.port}&event={request.event}"
-        )
+        if request.swarm_ids:
+            swarm = f"swarmIds={joint.pack_ids(request.swarm_ids)}"
+        else:
+            swarm = f"swarmId={request.swarm_id.hex()}"
+        asks = "&joint=1" if request.asks_joint else ""
+        return f"peerId={peer_id}&{swarm}{ip}&port={request.port}&event={request.event}{asks}"
     words = [
         f"info_hash={quote_from_bytes(request.swarm_id, safe='')}",
         f"peer_id={peer_id}",
@@ -266,17 +292,21 @@ def encode_list_reply(
     )
 
 
-def encode_json_reply(swarm_id: bytes, peers: Iterable[tuple[bytes, str, int]]) -> bytes:
+def encode_json_reply(
+    swarm_id: bytes, peers: Iterable[tuple[bytes, str, int]], *, joint_most: int = 0
+) -> bytes:
     """Return the JSON reply of the MicroTorr dialect, byte for byte as the Go program's tracker writes it.
 
     `peers` are peer id, host, port; of two with the same id the later one is told. Keys are sorted.
+    `joint_most` is for who asked about joint keep-alives: how many swarms they may have.
     """
     by_id = {peer_id: (host, port) for peer_id, host, port in peers}
     items = []
     for peer_id, (host, port) in sorted(by_id.items()):
-        name = _go_string(peer_id)
+        name = go_string(peer_id)
         items.append(f'{name}:{{"Ip":"{host}","Port":{port},"Id":{name}}}')
-    return f'{{"IdHash":"{swarm_id.hex()}","Peers":{{{",".join(items)}}}}}'.encode()
+    offer = f',"Joint":{joint_most}' if joint_most else ""
+    return f'{{"IdHash":"{swarm_id.hex()}","Peers":{{{",".join(items)}}}{offer}}}'.encode()
 
 
 def encode_failure(reason: str, dialect: Dialect, retry_in: int | Literal["never"] | None = None) -> bytes:
@@ -290,23 +320,6 @@ def encode_failure(reason: str, dialect: Dialect, retry_in: int | Literal["never
 
 def _bencoded(retry_in: int | Literal["never"]) -> bytes:
     return b"5:never" if retry_in == "never" else b"i%de" % retry_in
-
-
-# What encoding/json of Go writes differently from the character itself. The lone surrogates stand for bytes
-# that are not utf-8.
-_GO_ESCAPED = re.compile('["\\\\<>&\x00-\x1f\u2028\u2029\udc80-\udcff]')
-_GO_SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
-
-
-def _go_string(raw: bytes) -> str:
-    return f'"{_GO_ESCAPED.sub(_go_escape, raw.decode("utf-8", "surrogateescape"))}"'
-
-
-def _go_escape(match: re.Match[str]) -> str:
-    character = match[0]
-    if "\udc80" <= character <= "\udcff":
-        return "\\ufffd"
-    return _GO_SHORT.get(character) or f"\\u{ord(character):04x}"
 
 
 # ----------------------------------------------------------------------------------- the reply, client's side
@@ -325,7 +338,9 @@ def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200) -> AnnounceR
         return AnnounceReply()
     fields = read_fields(text, status)
     if text[:1] == b"{":
-        return AnnounceReply(peers=_json_peers(fields))
+        if "Unknown" in fields:
+            return AnnounceReply(unknown=joint.read_unknown(fields["Unknown"]))
+        return AnnounceReply(peers=_json_peers(fields), joint=joint.read_offer(fields.get("Joint")))
     return AnnounceReply(
         interval=_interval(fields.get("interval")),
         min_interval=_interval(fields.get("min interval")),

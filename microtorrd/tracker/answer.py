@@ -26,6 +26,7 @@ from microtorrd.proto.announce import (
     parse_query,
 )
 from microtorrd.proto.compact import host_text, unpack
+from microtorrd.proto.joint import MOST_SWARMS, encode_joint_reply
 from microtorrd.proto.query import Params, split_query
 from microtorrd.proto.scrape import encode_scrape_reply, parse_scrape_query
 from microtorrd.tracker.service import TrackerService
@@ -131,11 +132,14 @@ class Answerer:
         try:
             request = parse_query(params, dialect)
             source = self._sources.source(origin.socket_host, origin.forwarded_for)
-            sample = self._service.announce(request, dialect, source, self._clock())
-            if dialect == "bittorrent":
-                answer = Answer(200, BENCODED, self._bencoded(request, sample, source.host))
+            if request.swarm_ids:
+                answer = _joint(self._service.keep_alive(request, source, self._clock()))
             else:
-                answer = self._microtorr(request, source, sample)
+                sample = self._service.announce(request, dialect, source, self._clock())
+                if dialect == "bittorrent":
+                    answer = Answer(200, BENCODED, self._bencoded(request, sample, source.host))
+                else:
+                    answer = self._microtorr(request, source, sample)
         except ClientError as error:
             failure = str(error)
             answer = _failure(failure, dialect, retry_in=error.retry_in)
@@ -173,7 +177,13 @@ class Answerer:
         peers = [(peer.peer_id, *unpack(peer.entry)) for peer in sample.named]
         # The original's clients read their own address from the reply.
         peers.append((request.peer_id, host_text(self._service.host_of(request, source)), request.port))
-        return Answer(200, JSON, encode_json_reply(request.swarm_id, peers))
+        joint_most = MOST_SWARMS if request.asks_joint else 0
+        return Answer(200, JSON, encode_json_reply(request.swarm_id, peers, joint_most=joint_most))
+
+
+def _joint(unknown: list[bytes]) -> Answer:
+    """The answer to a joint keep-alive: as to a single one, unless it must say where the peer is unknown."""
+    return Answer(200, JSON, encode_joint_reply(unknown)) if unknown else _ALIVE
 
 
 def _failure(
@@ -196,7 +206,10 @@ def _note(
         "failure": failure,
     }
     if request is not None:
-        note["swarm_id"] = request.swarm_id.hex()
+        if request.swarm_ids:
+            note["swarm_ids"] = [swarm_id.hex() for swarm_id in request.swarm_ids]
+        else:
+            note["swarm_id"] = request.swarm_id.hex()
         note["peer_id"] = request.peer_id.decode("latin-1")
         note["event"] = request.event
         note["port"] = request.port

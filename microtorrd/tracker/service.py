@@ -8,6 +8,7 @@ reason; nothing was changed then.
 | is forgotten | 30 s after its last request | two intervals after it |
 | `started` | enters, or is refreshed | the same |
 | `alive` | is refreshed; an error for whom we do not know | an unknown event |
+| `alive` in many swarms | is refreshed in each; told where we do not know it | – |
 | no event | an error | as `started` |
 | `completed` | counts a download and leaves | counts a download and stays |
 | `stopped` | leaves; no matter whether it was there | the same |
@@ -108,6 +109,24 @@ class TrackerService:
             )
         return sample
 
+    def keep_alive(
+        self, request: AnnounceRequest, source: Source, now: float, *, passkey: str | None = None
+    ) -> list[bytes]:
+        """Let the peer of a joint keep-alive live on in its swarms, and return those in which it cannot.
+
+        Those are for `started`, one by one, which is where rules are applied and reasons given. Raises
+        ClientError where the request itself is wrong.
+        """
+        host, expires_at = self.host_of(request, source), now + ALIVE_LIFETIME_S
+        return [
+            swarm_id
+            for swarm_id in request.swarm_ids
+            if not (
+                self._admits(swarm_id, passkey)
+                and self._store.refresh(swarm_id, request.peer_id, host, expires_at=expires_at, now=now)
+            )
+        ]
+
     def host_of(self, request: AnnounceRequest, source: Source) -> bytes:
         """Return the host that the request's peer is known by, 4 or 16 bytes; raises ClientError."""
         if not request.ip or not source.may_name_host:
@@ -134,6 +153,13 @@ class TrackerService:
     def size(self) -> StoreSize:
         """Return how many swarms and peers are known."""
         return self._store.size()
+
+    def _admits(self, swarm_id: bytes, passkey: str | None) -> bool:
+        try:
+            self._admission.check(swarm_id, passkey)
+        except ClientError:
+            return False
+        return True
 
     def _how_many(self, request: AnnounceRequest, dialect: Dialect) -> int:
         most = self._settings.max_peers

@@ -21,9 +21,8 @@ from microtorrd.net.tracker_client import (
     TrackerClient,
     admitted,
     understood,
-    with_query,
 )
-from microtorrd.net.tracker_http import HttpLimits, HttpReply
+from microtorrd.net.tracker_http import HttpLimits, HttpReply, with_query
 from microtorrd.net.tracker_udp import UdpLimits
 from microtorrd.proto.announce import AnnounceRequest
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_reply

@@ -37,7 +37,7 @@ class Seen:
 
     @property
     def dialect(self) -> str:
-        return "microtorr" if "swarmId" in self.params else "bittorrent"
+        return "microtorr" if {"swarmId", "swarmIds"} & self.params.keys() else "bittorrent"
 
 
 def http(body: bytes, status: str = "200 OK", *headers: str) -> bytes:

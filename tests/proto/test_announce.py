@@ -101,6 +101,8 @@ requests = st.builds(
     key=st.text(st.characters(codec="latin-1"), max_size=8),
     tracker_id=st.binary(max_size=20),
     paused=st.just(False),
+    swarm_ids=st.just(()),
+    asks_joint=st.just(False),
 )
 
 
