@@ -1,5 +1,4 @@
-"""What it costs to be kept alive at trackers of the MicroTorr dialect, which hear of each torrent four times a
-minute.
+"""What keep-alives of the MicroTorr dialect cost: four a minute of each torrent.
 
 Thousands of our own `.mtorrent`s in one daemon: with a tracker of ours, which takes the keep-alives of many
 in one request, and with one that takes them one by one, as the original's does. Besides, what one exchange

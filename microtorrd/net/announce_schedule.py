@@ -2,6 +2,7 @@
 
 Rules:
 - what is idle costs an entry in a heap: no greenlet, no timer, no socket of its own;
+- what becomes due within the same tenth of a second is called together;
 - at most `workers` announces are under way; `announce_hosts` says who of those that are due may begin;
 - the first announces of many torrents are spread over the time that their host allows; a few go at once;
 - `drain` sends the farewells, as many at once as is decent, and is over when its time is.
@@ -13,6 +14,7 @@ Knows nothing of torrents, dialects and bytes: an `Entry` is told that its time 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 import time
 from collections import deque
@@ -31,6 +33,9 @@ from microtorrd.net.tracker_client import TrackerClient
 _TIDY_S = 60.0
 #: So many entries are called at a time: thousands due at once must not hold up the hub.
 _CALLS = 100
+#: Entries become due together, at the next of such steps: hundreds of keep-alives a second shall not wake the
+#: hub one by one. What is due already waits for none.
+_STEP_S = 0.1
 #: While draining: how long announces that are no farewells may still go on when these are all sent.
 _GRACE_S = 1.0
 
@@ -175,9 +180,14 @@ class AnnounceScheduler:
     def _dispatch(self) -> None:
         while True:
             self._changed.clear()
-            self._changed.wait(max(0.0, self._heap[0][0] - self.clock()) if self._heap else None)
+            self._changed.wait(self._pause_s() if self._heap else None)
             self._call_due()
             self._start_workers()
+
+    def _pause_s(self) -> float:
+        """Until the next step after the first entry is due."""
+        due, now = self._heap[0][0], self.clock()
+        return max(0.0, math.ceil(due / _STEP_S) * _STEP_S - now) if due > now else 0.0
 
     def _call_due(self) -> None:
         called = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import json
 import random
@@ -224,8 +225,9 @@ def test_a_page_that_never_was_answered_is_torn_up(crew: Crew) -> None:
 
 
 def test_when_the_tracker_is_gone_each_torrent_knows_and_when_it_is_back_all_is_as_before(
-    session: Session,
+    crew: Crew,
 ) -> None:
+    session = Session(crew, dataclasses.replace(AT_ONCE, dead_after=1000))  # which would rest for seconds
     sharing = Sharing()
     several = torrents(session, sharing.url, 3)
     with closing(sharing), running(*several):
@@ -238,6 +240,8 @@ def test_when_the_tracker_is_gone_each_torrent_knows_and_when_it_is_back_all_is_
         sharing.is_gone = False
         session.until(lambda: sum(kind == "tracker_announced" for kind, _ in session.notes) >= 3)
         assert {status(torrent, "microtorr").state for torrent in several} <= {"working", "announcing"}
+    crew.stop(1.0)
+    session.client.close_idle()
 
 
 def test_who_has_something_to_say_says_it_himself(session: Session) -> None:

@@ -141,7 +141,7 @@ values = st.recursive(
     | st.integers()
     | st.floats(allow_nan=False)
     | st.text("AZ09-_=+/é", max_size=60),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3),
     max_leaves=5,
 )
 
