@@ -171,7 +171,7 @@ class Many(Stage):
     def life(self, lever: str) -> Mapping[str, float]:
         """From a start to a sudden end: all is on record."""
         # A state of its own is not needed: only one daemon lives at a time.
-        daemon = Daemon(self.home / "daemon", probed=True, without=lever, daemon__log_level="critical")
+        daemon = Daemon(self.home / "daemon", probed=True, without=lever, daemon__log_level="error")
         began, began_s = time.perf_counter(), time.monotonic()
         daemon.start()
         try:
@@ -222,7 +222,7 @@ class Pause(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever, self.disk), without=lever, daemon__log_level="critical")
+        daemon = Daemon(self.new_place(lever, self.disk), without=lever, daemon__log_level="error")
         with daemon, daemon.client() as client:
             for torrent in self.torrents:
                 path = str(self.home / "content" / torrent.name)
