@@ -70,17 +70,6 @@ def fixed_depth(original: Any, pipeline: Any, now: float) -> None:
     pipeline.depth = depth
 
 
-def any_room(self: Any, peer: Any) -> bool:
-    """Whoever has room for one block more is asked for it."""
-    return (
-        self.enabled
-        and peer.am_interested
-        and peer.pipeline.depth > peer.pipeline.out
-        and (not peer.peer_choking or bool(peer.allowed))
-        and peer.condemned is None
-    )
-
-
 def one_by_one(original: Any, verdicts: Any, piece: int) -> None:
     """Each `have` is a message of its own."""
     verdicts._heralds = None
@@ -155,12 +144,6 @@ LEVERS = (
             Swap("microtorrd.core.peer:Pipeline._end_round", make=around(fixed_depth)),
         ),
         ("pair.rate", "fanout.time", "fanout.copies"),
-    ),
-    Lever(
-        "refill-by-eighths",
-        "a deep pipeline is refilled by the eighth, not by the block",
-        (Swap("microtorrd.core.fetching:Fetching._ready", any_room),),
-        ("pair.cpu", "from-libtorrent.leecher"),
     ),
     Lever(
         "common-haves",

@@ -16,7 +16,7 @@ from bitarray.util import count_and
 from microtorrd.core.assignment import Assignment
 from microtorrd.core.events import Fetch, Recall
 from microtorrd.core.partial import Block, Partial
-from microtorrd.core.peer import LEAST_BLOCKS, Peer
+from microtorrd.core.peer import Peer
 from microtorrd.core.slots import Slot
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.workshop import ORPHAN_S, Workshop
@@ -116,14 +116,10 @@ class Fetching:
         self._hand_out(ready, now)
 
     def _ready(self, peer: Peer) -> bool:
-        pipeline = peer.pipeline
-        room = pipeline.depth - pipeline.out
         return (
             self.enabled
             and peer.am_interested
-            # A deep pipeline is refilled by the eighth, not by the block.
-            and room > 0
-            and (room >= pipeline.depth >> 3 or pipeline.out <= LEAST_BLOCKS)
+            and peer.room() > 0
             and (not peer.peer_choking or bool(peer.allowed))
             and peer.condemned is None
         )
