@@ -53,10 +53,6 @@ def one_thread_less(self: Any, now: float) -> int:
     return max(1, self._threads - 1)
 
 
-def no_reading_ahead(self: Any, offset: int, length: int) -> None:
-    """The kernel finds out by itself what will be read."""
-
-
 def not_behind(self: Any, begin: int, end: int) -> None:
     """The whole is hashed when the check is over."""
 
@@ -141,12 +137,6 @@ LEVERS = (
         (Swap("microtorrd.disk.jobs:CHUNK_BYTES", 256 << 20),),
         ("check.time",),
         besides="urgent work and a stop wait for less",
-    ),
-    Lever(
-        "reading-ahead",
-        "while a part is hashed the kernel fetches the next one from the disk",
-        (Swap("microtorrd.disk.files:FileSet.read_ahead", no_reading_ahead),),
-        ("cold-check.time",),
     ),
     Lever(
         "right-behind",

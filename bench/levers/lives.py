@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import tempfile
 import time
@@ -53,16 +52,9 @@ class Check(Stage):
     size: ClassVar[int] = 1024 * MIB
 
     def prepare(self, stack: ExitStack) -> None:
-        self.content = self.place(stack) / "payload"
+        self.content = self.home / "payload"
         make_content(self.content, self.size)
         self.metainfo = make_torrent(self.content, PIECE, [])
-
-    def place(self, stack: ExitStack) -> Path:
-        """Where the content lies."""
-        return self.home
-
-    def before(self) -> None:
-        """What is to be done before each check."""
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
@@ -73,31 +65,12 @@ class Check(Stage):
             wait_until_it_seeds(client, daemon)
 
             def measure() -> Mapping[str, float]:
-                self.before()
                 began = time.perf_counter()
                 client.call("torrent.verify", id=added["info_hash"])
                 wait_until_it_seeds(client, daemon)
                 return {"time": time.perf_counter() - began}
 
             yield measure
-
-
-class ColdCheck(Check):
-    """The same on a disk, of which the kernel has nothing in memory."""
-
-    name = "check of 256 MiB on a disk"
-    size = 256 * MIB
-
-    def place(self, stack: ExitStack) -> Path:
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="microtorrd-bench-", dir=disk())))
-        if is_in_memory(place):
-            self.why_not = f"{place.parent} is no disk"
-        return place
-
-    def before(self) -> None:
-        with self.content.open("rb+") as file:
-            os.fsync(file.fileno())
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 class Confirm(Stage):

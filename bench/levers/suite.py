@@ -22,7 +22,6 @@ STAGES: dict[str, type[Stage]] = {
     "crowd": transfers.Crowd,
     "fanout": transfers.Fanout,
     "check": lives.Check,
-    "cold-check": lives.ColdCheck,
     "confirm": lives.Confirm,
     "many": lives.Many,
     "pause": lives.Pause,

@@ -141,14 +141,6 @@ class FileSet(Reach):
             offset += length
         return end
 
-    def read_ahead(self, offset: int, length: int) -> None:
-        """These bytes are wanted soon: let the kernel fetch them."""
-        for number, begin, part in self._spans(offset, length):
-            if number in self.virtual:
-                continue
-            with self._leased(number, writable=False) as descriptor:
-                os.posix_fadvise(descriptor.fd, begin, part, os.POSIX_FADV_WILLNEED)
-
     def drop_cached(self, numbers: Iterable[int]) -> None:
         """Let the kernel forget what is synced of these files, so that the next read asks the disk."""
         for number in numbers:

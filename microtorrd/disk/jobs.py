@@ -111,11 +111,10 @@ def check(
             if data >= end:
                 digests = [_digest_of_zeros(geometry.piece_size(piece)) for piece in batch]
             elif len(batch) == 1:
-                digests = [_digest(files, offset, end, run_end, buffer)]
+                digests = [_digest(files, offset, end, buffer)]
             else:
                 view = buffer[: end - offset]
                 files.read_into(offset, view)
-                files.read_ahead(end, min(READ_BYTES, run_end - end))
                 step = geometry.piece_length
                 digests = [hashlib.sha1(view[at : at + step]).digest() for at in range(0, len(view), step)]
             for piece, digest in zip(batch, digests, strict=True):
@@ -141,11 +140,9 @@ def hash_on(
             return
         view = buffer[: min(READ_BYTES, end - offset)]
         files.read_into(offset, view)
-        ahead = offset + len(view)
-        files.read_ahead(ahead, min(READ_BYTES, end - ahead))
         digest.update(view)
         if on_progress is not None:
-            on_progress(ahead)
+            on_progress(offset + len(view))
 
 
 def sync(files: FileSet, everything: bool = False) -> list[FileStat | None]:
@@ -207,13 +204,11 @@ def _digest_of_zeros(size: int) -> bytes:
     return digest.digest()
 
 
-def _digest(files: FileSet, offset: int, end: int, run_end: int, buffer: memoryview) -> bytes:
+def _digest(files: FileSet, offset: int, end: int, buffer: memoryview) -> bytes:
     digest = hashlib.sha1()
     while offset < end:
         view = buffer[: end - offset]
         files.read_into(offset, view)
         offset += len(view)
-        # While this part is hashed, the disk can fetch the next.
-        files.read_ahead(offset, min(READ_BYTES, run_end - offset))
         digest.update(view)
     return digest.digest()
