@@ -86,6 +86,11 @@ def test_levers_show_where_there_is_something_to_be_seen() -> None:
             assert figure in suite.STAGES[key].figures, f"{lever.name} shows {show}"
 
 
+def test_the_document_tells_of_each_lever() -> None:
+    found = (ROOT / "docs/BENCHMARKS.md").read_text(encoding="utf-8").partition("## What was found")[2]
+    assert [name for name in LEVERS if f"`{name}`" not in found] == []
+
+
 def test_a_daemon_runs_without_a_lever_and_with_a_watch(tmp_path: Path) -> None:
     with Daemon(tmp_path, without="gulps", probed=True) as daemon:
         assert daemon.call("daemon.ping")
