@@ -45,19 +45,28 @@ def rows(count: int) -> list[Row]:
         daemon = Daemon(home / "daemon", probed=True, daemon__log_level="warning").start()
         stack.callback(daemon.kill)
         empty_mib = fill(daemon, torrents, home / "content")
+        said(f"{count:,} torrents were added")
         watched = with_a_watch(daemon, count)
         tracker.answer_again()
         daemon = Daemon(home / "daemon", daemon__log_level="warning")
         stack.callback(daemon.kill)
         start = start_ours(daemon, count)
+        said(f"started: all seed after {start[-1]:.2f} s")
         announced = wait_for_announces(daemon, tracker, count)
+        said(f"{announced:,} announced themselves")
         others = [Beside.start(kind, home, torrents, stack) for kind in ALL if kind.is_here()]
+        said(f"beside {', '.join(other.client.name for other in others) or 'nobody'}, while nothing happens")
         beside = beside_others(daemon, start[-1], empty_mib, others, count)
         listing = lists(daemon, count)
         tracker.fall_silent()
         stop = Row(f"stop with a tracker that died, {announced:,} farewells due", "s", "≤ 10 s")
         stop.add(stop_s(daemon))
         return [start[0], *beside, *listing, stop, *watched]
+
+
+def said(what: str) -> None:
+    """A line for who watches."""
+    print(f"  {what}", flush=True)
 
 
 def make_many(content: Path, count: int, tracker: str) -> list[Torrent]:

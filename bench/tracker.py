@@ -28,7 +28,7 @@ from urllib.parse import quote_from_bytes
 
 from bench.daemons import Daemon
 from bench.foreign.opentracker import Opentracker
-from bench.measure import Row, cpu_s, workplace
+from bench.measure import Row, cpu_s, spread, workplace
 from microtorrd.proto.announce import parse_reply
 
 SWARMS = 20
@@ -84,6 +84,10 @@ def rows(rounds: int) -> list[Row]:
                 one, other = (measure(server, load, case) for server in (ours, theirs))
                 rate.add(one[0], other[0])
                 cost.add(one[1], other[1])
+            print(
+                f"  {case.words}: ours {spread(rate.ours, '/s')}, opentracker {spread(rate.theirs, '/s')}",
+                flush=True,
+            )
             found += [rate, cost]
         return found
 
