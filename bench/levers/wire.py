@@ -7,7 +7,6 @@ from typing import Any
 from bench.levers.swaps import Lever, Swap, around
 
 BLOCK_BYTES = 16 << 10
-BATCH_BYTES = 1 << 19
 
 #: Blocks that are asked at a time where the pipeline does not follow the rate: what most clients allow.
 FIXED_BLOCKS = 250
@@ -29,14 +28,14 @@ def in_a_row(original: Any, wire: Any, limit: int | None = None) -> Any:
     return original(wire, limit)
 
 
-def one_block(self: Any, sender: int) -> int:
+def one_block(original: Any, batch: Any, queue: Any, most_bytes: int, geometry: Any) -> None:
     """Each send is one block of the usual size."""
-    return BLOCK_BYTES
+    original(batch, queue, BLOCK_BYTES, geometry)
 
 
-def whole_batch(self: Any, sender: int) -> int:
-    """Everybody sends whole batches, however many there are."""
-    return BATCH_BYTES
+def not_asked(self: Any) -> bool:
+    """The loop is asked each time whether there is room."""
+    return False
 
 
 class Pairs:
@@ -120,7 +119,7 @@ LEVERS = (
     Lever(
         "batches",
         "up to 512 KiB of blocks are sent with one call",
-        (Swap("microtorrd.net.batch:SendMemory.share", one_block),),
+        (Swap("microtorrd.net.batch:Batch.fill", make=around(one_block)),),
         ("crowd.alone", "crowd.cpu"),
     ),
     Lever(
@@ -130,11 +129,17 @@ LEVERS = (
         ("crowd.alone", "crowd.cpu"),
     ),
     Lever(
-        "shares",
-        "200 connections share a turn of the hub: their batches are smaller",
-        (Swap("microtorrd.net.batch:SendMemory.share", whole_batch),),
+        "turns",
+        "of hundreds that could send so many do as fit into 4 ms, then others have their turn",
+        (Swap("microtorrd.net.turns:TURN_S", 3600.0),),
         ("crowd.stall", "crowd.together"),
         besides="the hub's turns stay short",
+    ),
+    Lever(
+        "asked-sockets",
+        "the socket itself is asked whether there is room, not the loop",
+        (Swap("microtorrd.net.stream:TcpStream.is_writable", not_asked),),
+        ("crowd.together", "crowd.alone"),
     ),
     Lever(
         "pipeline",
