@@ -29,7 +29,7 @@ from urllib.parse import quote_from_bytes
 from bench.daemons import Daemon
 from bench.foreign.opentracker import Opentracker
 from bench.measure import Row, cpu_s, spread, workplace
-from microtorrd.proto.announce import parse_reply
+from microtorrd.proto.announce_reply import parse_reply
 
 SWARMS = 20
 PEERS = 20_000  # in all; each swarm has a thousand

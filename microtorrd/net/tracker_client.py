@@ -25,7 +25,8 @@ from microtorrd.errors import DialectRefused, PeerForgotten, TrackerError, Track
 from microtorrd.net.routes import Route, Routes
 from microtorrd.net.tracker_http import HttpLimits, HttpReply, HttpTracker
 from microtorrd.net.tracker_udp import UdpLimits, UdpTracker
-from microtorrd.proto.announce import AnnounceReply, AnnounceRequest, encode_query, parse_reply
+from microtorrd.proto.announce import AnnounceRequest, encode_query
+from microtorrd.proto.announce_reply import AnnounceReply, parse_reply
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply, scrape_url
 
 #: What an announce says about the form of reply it wants; the first byte tells whether it got it.

@@ -34,7 +34,7 @@ from microtorrd.core.tiers import DEFAULT_PORTS, Place, place_of
 from microtorrd.errors import TrackerError, TrackerUnreachable
 from microtorrd.net.routes import Route, Routes, is_nearer
 from microtorrd.net.tracker_line import Far, Lines, is_plain
-from microtorrd.proto.announce import MAX_REPLY_BYTES
+from microtorrd.proto.announce_reply import MAX_REPLY_BYTES
 
 USER_AGENT = f"microtorrd/{__version__}"
 

@@ -23,7 +23,8 @@ from gevent import socket
 from microtorrd.errors import ProtocolError, TrackerError, TrackerUnreachable
 from microtorrd.net.routes import Route
 from microtorrd.proto import udp_announce as udp
-from microtorrd.proto.announce import AnnounceReply, AnnounceRequest
+from microtorrd.proto.announce import AnnounceRequest
+from microtorrd.proto.announce_reply import AnnounceReply
 from microtorrd.proto.scrape import SwarmCounts
 
 #: Datagrams that are not the reply we wait for, in one wait. More is somebody who means us ill.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from urllib.parse import quote_from_bytes, urlsplit, urlunsplit
 
 from microtorrd.errors import ClientError, TrackerError
-from microtorrd.proto.announce import MAX_REPLY_BYTES
+from microtorrd.proto.announce_reply import MAX_REPLY_BYTES
 from microtorrd.proto.query import all_values, read_swarm_id
 from microtorrd.proto.tracker_reply import read_fields
 

@@ -14,16 +14,13 @@ from typing import Any, Literal, NamedTuple
 
 from microtorrd import logs
 from microtorrd.errors import ClientError
-from microtorrd.proto.announce import (
+from microtorrd.proto.announce import AnnounceRequest, Dialect, choose_dialect, parse_query
+from microtorrd.proto.announce_reply import (
     GOODBYE,
-    AnnounceRequest,
-    Dialect,
-    choose_dialect,
     encode_compact_reply,
     encode_failure,
     encode_json_reply,
     encode_list_reply,
-    parse_query,
 )
 from microtorrd.proto.compact import host_text, unpack
 from microtorrd.proto.joint import MOST_SWARMS, encode_joint_reply

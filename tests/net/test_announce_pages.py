@@ -19,7 +19,7 @@ from microtorrd.net.announce_hosts import Entry, Errand
 from microtorrd.net.announce_pages import Page, Pages
 from microtorrd.net.announcer import Announcer
 from microtorrd.net.tracker_client import Heard, Identity, Question
-from microtorrd.proto.announce import AnnounceReply
+from microtorrd.proto.announce_reply import AnnounceReply
 from microtorrd.proto.joint import encode_joint_reply, read_swarm_ids
 from tests.net.test_announcer import (
     AT_ONCE,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import gevent
@@ -16,6 +18,7 @@ from gevent.event import Event
 from microtorrd.core.events import Address
 from microtorrd.core.tiers import Pacing
 from microtorrd.greenlets import Crew
+from microtorrd.net.announce_hosts import Entry
 from microtorrd.net.announcer import (
     AnnounceAs,
     Announcer,
@@ -638,6 +641,36 @@ def test_one_host_is_asked_by_so_many_at_a_time(crew: Crew) -> None:
         session.until(lambda: len(session.notes) == 30)
         assert most == 3
         session.client.close_idle()
+
+
+class Due(Entry):
+    """An entry that notes when it is called, and then does something."""
+
+    def __init__(self, called: list[str], name: str, act: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.called = called
+        self.name = name
+        self.act = act
+
+    def call(self, now: float) -> None:
+        self.called.append(self.name)
+        self.act()
+
+
+def test_what_is_due_within_a_tenth_of_a_second_is_called_together(session: Session) -> None:
+    scheduler, called, over = session.scheduler, list[str](), Event()
+    tenth = math.ceil(scheduler.clock() * 10) / 10 + 0.1
+    scheduler.book(Due(called, "second"), tenth + 0.05)
+    others = partial(gevent.spawn, called.append, "others")  # as soon as they get their turn
+    scheduler.book(Due(called, "first", others), tenth + 0.02)
+    scheduler.book(Due(called, "third"), tenth + 0.08)
+    scheduler.book(Due(called, "later", over.set), tenth + 0.12)
+    scheduler.book(Due(called, "at once"), scheduler.clock())
+    assert over.wait(PATIENCE_S)
+    gevent.idle()
+    assert called[0] == "at once"
+    # On a machine that is late by a whole tenth, the last one comes with the others.
+    assert [name for name in called if name != "later"] == ["at once", "first", "second", "third", "others"]
 
 
 def test_a_host_hears_so_many_a_second_and_the_others_do_not_wait_for_it(crew: Crew) -> None:

@@ -11,19 +11,15 @@ from hypothesis import strategies as st
 
 from microtorrd.errors import ClientError, PeerForgotten, TrackerError
 from microtorrd.proto import bencode
-from microtorrd.proto.announce import (
+from microtorrd.proto.announce import AnnounceRequest, Dialect, choose_dialect, encode_query, parse_query
+from microtorrd.proto.announce_reply import (
     MAX_REPLY_BYTES,
     MAX_REPLY_PEERS,
     AnnounceReply,
-    AnnounceRequest,
-    Dialect,
-    choose_dialect,
     encode_compact_reply,
     encode_failure,
     encode_json_reply,
     encode_list_reply,
-    encode_query,
-    parse_query,
     parse_reply,
 )
 from microtorrd.proto.query import split_query

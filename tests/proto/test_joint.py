@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microtorrd.errors import ClientError, TrackerError
-from microtorrd.proto.announce import (
-    AnnounceReply,
-    AnnounceRequest,
-    choose_dialect,
-    encode_json_reply,
-    encode_query,
-    parse_query,
-    parse_reply,
-)
+from microtorrd.proto.announce import AnnounceRequest, choose_dialect, encode_query, parse_query
+from microtorrd.proto.announce_reply import AnnounceReply, encode_json_reply, parse_reply
 from microtorrd.proto.joint import (
     MOST_SWARMS,
     encode_joint_reply,

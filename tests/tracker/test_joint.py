@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from microtorrd.errors import ClientError
 from microtorrd.greenlets import Crew
-from microtorrd.proto.announce import AnnounceRequest, parse_reply
+from microtorrd.proto.announce import AnnounceRequest
+from microtorrd.proto.announce_reply import parse_reply
 from microtorrd.proto.compact import read_host
 from microtorrd.proto.joint import MOST_SWARMS, pack_ids
 from microtorrd.tracker.answer import Answerer, Origin

@@ -13,7 +13,8 @@ import pytest
 from microtorrd.errors import TrackerError
 from microtorrd.greenlets import Crew
 from microtorrd.proto import bencode
-from microtorrd.proto.announce import AnnounceRequest, encode_query, parse_reply
+from microtorrd.proto.announce import AnnounceRequest, encode_query
+from microtorrd.proto.announce_reply import parse_reply
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply
 from microtorrd.tracker.server import TrackerServer
 from microtorrd.tracker.settings import TrackerSettings
