@@ -14,6 +14,7 @@ from typing import ClassVar
 from bench import core, hubwatch, idle, tracker
 from bench.daemons import Daemon
 from bench.levers.stages import Figure, Measure, Stage
+from bench.levers.swaps import NOTHING
 from bench.measure import (
     MIB,
     exact_cpu_s,
@@ -58,7 +59,7 @@ class Check(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
+        daemon = Daemon(self.new_place(lever), without=lever or NOTHING, daemon__log_level="warning")
         with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
             added = client.call("torrent.add", metainfo=for_rpc(self.metainfo), seed_path=str(self.content))
@@ -97,7 +98,7 @@ class Confirm(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
+        daemon = Daemon(self.new_place(lever), without=lever or NOTHING, daemon__log_level="warning")
         with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
 
@@ -122,7 +123,7 @@ class Many(Stage):
         "memory": Figure("memory of one", "KiB"),
         "start-cpu": Figure("CPU of a start", "s"),
         "start-time": Figure("until all seed after a start", "s"),
-        "stall": Figure("longest stall of the hub in a start", "ms"),
+        "stall": Figure("longest stall of the hub while they are loaded", "ms"),
         "list-cpu": Figure("CPU of a list of all", "ms"),
         "since": Figure("a list with `since` when nothing changed", "ms"),
     }
@@ -144,10 +145,13 @@ class Many(Stage):
     def life(self, lever: str) -> Mapping[str, float]:
         """From a start to a sudden end: all is on record."""
         # A state of its own is not needed: only one daemon lives at a time.
-        daemon = Daemon(self.home / "daemon", probed=True, without=lever, daemon__log_level="error")
-        began, began_s = time.perf_counter(), time.monotonic()
+        daemon = Daemon(
+            self.home / "daemon", probed=True, without=lever or NOTHING, daemon__log_level="error"
+        )
+        began = time.perf_counter()
         daemon.start()
         try:
+            began_s = time.monotonic()  # nobody can be held up before its socket answers
             assert daemon.process is not None
             pid = daemon.process.pid
             with daemon.client() as client:
@@ -195,7 +199,7 @@ class Pause(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever, self.disk), without=lever, daemon__log_level="error")
+        daemon = Daemon(self.new_place(lever, self.disk), without=lever or NOTHING, daemon__log_level="error")
         with daemon, daemon.client() as client:
             for torrent in self.torrents:
                 path = str(self.home / "content" / torrent.name)
@@ -230,7 +234,7 @@ class Announces(Stage):
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
         daemon = Daemon(
             self.new_place(lever),
-            without=lever,
+            without=lever or NOTHING,
             tracker__enabled="true",
             tracker__bind="127.0.0.1:0",
             daemon__log_level="warning",

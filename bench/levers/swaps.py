@@ -18,6 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 
 
+#: For `bench.without`: all levers stay.
+NOTHING = "nothing"
+
+
 class Gone(Exception):
     """The product has changed: there is nothing of that kind any more to be taken away."""
 
