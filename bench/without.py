@@ -1,8 +1,8 @@
 """The daemon as it is, but for one optimisation: `python -m bench.without LEVER [OPTIONS OF MICROTORRD]`
 
 With `--probe FILE` in front of LEVER its hub is watched, as `bench.probed` does it. The levers are listed by
-`python -m bench.without`; `nothing` is one, too: for who wants to compare a daemon with its like. Exit code 2 and a word on the error stream where there is no such lever, or nothing
-left in the product that it could take away.
+`python -m bench.without`; with `nothing` all stay, for who compares a daemon with its like. Exit code 2 and a
+word on the error stream where there is no such lever, or nothing left in the product that it could take away.
 """
 
 # ruff: noqa: E402

@@ -59,7 +59,7 @@ class Check(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever), without=lever or NOTHING, daemon__log_level="warning")
+        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
         with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
             added = client.call("torrent.add", metainfo=for_rpc(self.metainfo), seed_path=str(self.content))
@@ -98,7 +98,7 @@ class Confirm(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever), without=lever or NOTHING, daemon__log_level="warning")
+        daemon = Daemon(self.new_place(lever), without=lever, daemon__log_level="warning")
         with daemon, daemon.client() as client:
             client.subscribe(kinds=["state_changed"])
 
@@ -145,9 +145,7 @@ class Many(Stage):
     def life(self, lever: str) -> Mapping[str, float]:
         """From a start to a sudden end: all is on record."""
         # A state of its own is not needed: only one daemon lives at a time.
-        daemon = Daemon(
-            self.home / "daemon", probed=True, without=lever or NOTHING, daemon__log_level="error"
-        )
+        daemon = Daemon(self.home / "daemon", probed=True, without=lever, daemon__log_level="error")
         began = time.perf_counter()
         daemon.start()
         try:
@@ -199,7 +197,7 @@ class Pause(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = Daemon(self.new_place(lever, self.disk), without=lever or NOTHING, daemon__log_level="error")
+        daemon = Daemon(self.new_place(lever, self.disk), without=lever, daemon__log_level="error")
         with daemon, daemon.client() as client:
             for torrent in self.torrents:
                 path = str(self.home / "content" / torrent.name)
@@ -234,7 +232,7 @@ class Announces(Stage):
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
         daemon = Daemon(
             self.new_place(lever),
-            without=lever or NOTHING,
+            without=lever,
             tracker__enabled="true",
             tracker__bind="127.0.0.1:0",
             daemon__log_level="warning",
@@ -269,7 +267,7 @@ class Core(Stage):
         from bench.levers.catalogue import LEVERS
 
         def measure() -> Mapping[str, float]:
-            if not lever:
+            if lever == NOTHING:
                 return {"stored": stored_s() * 1e6}
             with LEVERS[lever].taken_away():
                 return {"stored": stored_s() * 1e6}

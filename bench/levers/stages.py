@@ -58,14 +58,14 @@ class Stage:
 
     def new_place(self, lever: str, below: Path | None = None) -> Path:
         """A directory for something of one side, that nobody has used before."""
-        return (below or self.home) / f"{next(self._places)}-{lever or 'with-all'}"
+        return (below or self.home) / f"{next(self._places)}-{lever}"
 
     def prepare(self, stack: ExitStack) -> None:
         """Make what all sides share."""
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        """Everything there, with this lever taken away; with "" none is."""
+        """Everything there, with this lever taken away; with `NOTHING` none is."""
         raise NotImplementedError
         yield
 

@@ -12,7 +12,7 @@ from bench import tables
 from bench.levers import lives, transfers
 from bench.levers.catalogue import LEVERS
 from bench.levers.stages import Figure, Stage, compare
-from bench.levers.swaps import Lever
+from bench.levers.swaps import NOTHING, Lever
 from bench.measure import Row, spread, workplace
 
 STAGES: dict[str, type[Stage]] = {
@@ -66,7 +66,7 @@ def at_stage(stage: Stage, key: str, levers: Sequence[Lever], most_rounds: int) 
             names = figures_at(lever, key)
             try:
                 # The side with everything begins anew for each, too: neither is older than the other.
-                with stage.side("", frozenset(names)) as plain:
+                with stage.side(NOTHING, frozenset(names)) as plain:
                     measured = compare(stage, lever.name, plain, names, most_rounds)
             except Exception as error:
                 traceback.print_exc()

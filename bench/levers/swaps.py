@@ -17,8 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-
-#: For `bench.without`: all levers stay.
+#: In the place of a lever's name: all of them stay. So both sides of a comparison begin in the same way.
 NOTHING = "nothing"
 
 

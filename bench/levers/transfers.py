@@ -15,7 +15,6 @@ from bench import arena, connections, hubwatch, latency, pair
 from bench.arena import Arena
 from bench.daemons import Daemon
 from bench.levers.stages import Figure, Measure, Stage
-from bench.levers.swaps import NOTHING
 from bench.measure import GIB, MIB, exact_cpu_s, for_rpc, make_content, make_torrent, percentile, warm_up
 from bench.ours import Microtorrd
 from microtorrd.proto import metainfo as metainfo_room
@@ -46,7 +45,7 @@ class Pair(Stage):
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
         place = self.new_place(lever)
-        seeding = pair.our_seeder(place / "seeder", self.content, without=lever or NOTHING, piece=self.piece)
+        seeding = pair.our_seeder(place / "seeder", self.content, without=lever, piece=self.piece)
         with seeding as (seeder, metainfo), Leecher(place / "leecher", lever) as leecher:
             assert seeder.process is not None
             pids = [seeder.process.pid]
@@ -86,7 +85,7 @@ class Leecher:
     """A daemon that fetches something, and forgets it afterwards, content and all."""
 
     def __init__(self, home: Path, without: str) -> None:
-        self._daemon = Daemon(home, without=without or NOTHING, daemon__log_level="warning")
+        self._daemon = Daemon(home, without=without, daemon__log_level="warning")
         self._stack = ExitStack()
 
     def __enter__(self) -> Leecher:
@@ -165,9 +164,7 @@ class Crowd(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = connections.seeder(
-            self.new_place(lever), self.content, self.metainfo, without=lever or NOTHING
-        )
+        daemon = connections.seeder(self.new_place(lever), self.content, self.metainfo, without=lever)
         try:
             described = metainfo_room.parse(self.metainfo)
             arguments = [
@@ -229,9 +226,7 @@ class Fanout(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        kind = type(
-            "Side", (Microtorrd,), {"name": f"microtorrd-{lever or 'with-all'}", "without": lever or NOTHING}
-        )
+        kind = type("Side", (Microtorrd,), {"name": f"microtorrd-{lever}", "without": lever})
         yield lambda: self.measure(kind)
 
     def measure(self, kind: type[Microtorrd]) -> Mapping[str, float]:
