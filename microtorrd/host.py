@@ -104,22 +104,12 @@ class CoreHost:
             joined.sock.close()
             return
         self._peers_so_far += 1
-        peer, handshake = self._peers_so_far, joined.handshake
+        peer = self._peers_so_far
         wire = self._make_wire(joined, peer)
         facilities.connections += 1
         facilities.active.add(owner)
         self._wires[peer] = wire
-        fact = events.PeerJoined(
-            peer=peer,
-            address=joined.address,
-            peer_id=handshake.peer_id,
-            incoming=joined.incoming,
-            fast=handshake.fast,
-            extended=handshake.extended,
-            host=joined.host,
-            whole_pieces=joined.gob is not None,
-        )
-        self.post((fact,))
+        self.post((joined.fact(peer),))
         wire.start()
 
     def _make_wire(self, joined: Joined, peer: int) -> PeerWire | GobPeerWire:

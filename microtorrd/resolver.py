@@ -251,16 +251,7 @@ class Resolver:
         # Before the first order to it, which comes with the fact below.
         wire.start()
         self.note("peer_joined", host=joined.host, incoming=joined.incoming)
-        fact = events.PeerJoined(
-            peer=peer,
-            address=joined.address,
-            peer_id=handshake.peer_id,
-            incoming=joined.incoming,
-            fast=handshake.fast,
-            extended=handshake.extended,
-            host=joined.host,
-        )
-        self.post((fact,))
+        self.post((joined.fact(peer),))
 
     def tick(self) -> None:
         """Comes about once a second while the link is among the active ones."""

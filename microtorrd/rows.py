@@ -1,7 +1,7 @@
 """What outside readers see of a torrent: plain dictionaries made from snapshots and records.
 
-The names are a promise (SPEC 8): sizes in bytes, rates in bytes a second, times RFC 3339, ids lower-case hex.
-Nothing here waits or changes anything.
+The names are a promise: sizes in bytes, rates in bytes a second, times RFC 3339, ids lower-case hex. Nothing
+here waits or changes anything.
 """
 
 from __future__ import annotations

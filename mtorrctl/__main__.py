@@ -1,6 +1,7 @@
 """Where `mtorrctl` begins and ends: every error has its line and its exit code here, and none a traceback.
 
-Nothing heavy is imported before the first try, so that Ctrl-C is clean from the first moment.
+Nothing heavy is imported before the first try (`streams.guarded`), so that Ctrl-C is clean from the first
+moment.
 """
 
 from __future__ import annotations
@@ -10,31 +11,10 @@ import sys
 
 from mtorrctl import streams
 
-FAILED = 1
-INTERRUPTED = 130
-PIPE_CLOSED = 141
-
 
 def main() -> int:
     """Run the program; its exit code."""
-    streams.prepare()
-    try:
-        code = _run()
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        streams.hush(sys.stdout)
-        sys.stderr.write("\n" if sys.stderr.isatty() else "")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Who read our output has seen enough. Python would complain once more while it closes the stream.
-        streams.hush(sys.stdout)
-        return PIPE_CLOSED
-    except OSError as error:
-        # A full disk behind our output, for one. What the commands expect to fail they explain themselves.
-        streams.hush(sys.stdout)
-        sys.stderr.write(f"mtorrctl: {error}\n")
-        return FAILED
+    return streams.guarded("mtorrctl", _run)
 
 
 def _run() -> int:

@@ -17,7 +17,7 @@ from microtorrd.errors import MicrotorrError
 from microtorrd.proto.metainfo import Metainfo
 from mtorrctl import render, streams
 from mtorrctl.create import Recipe, create, parse_trackers
-from mtorrctl.exits import DONE, FAILED, INTERRUPTED, PIPE_CLOSED
+from mtorrctl.exits import DONE, FAILED
 from mtorrctl.sources import parse_named, read_metainfo
 
 DEFAULT_TRACKER = "http://127.0.0.1:8888"
@@ -31,21 +31,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main() -> int:
     """Run the program; its exit code."""
-    try:
-        streams.prepare()
-        code = _run()
-        sys.stdout.flush()
-        return code
-    except KeyboardInterrupt:
-        streams.hush(sys.stdout)
-        return INTERRUPTED
-    except BrokenPipeError:
-        streams.hush(sys.stdout)
-        return PIPE_CLOSED
-    except OSError as error:
-        streams.hush(sys.stdout)
-        sys.stderr.write(f"MicroTorr: {error}\n")
-        return FAILED
+    return streams.guarded("MicroTorr", _run)
 
 
 def _run() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from typing import TextIO
 
 
@@ -21,6 +22,34 @@ def prepare() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def guarded(program: str, run: Callable[[], int]) -> int:
+    """Run it; the exit code. Nothing that becomes of the streams, or Ctrl-C, makes a traceback."""
+    try:
+        prepare()
+        code = run()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        from mtorrctl.exits import INTERRUPTED
+
+        hush(sys.stdout)
+        sys.stderr.write("\n" if sys.stderr.isatty() else "")
+        return INTERRUPTED
+    except BrokenPipeError:
+        from mtorrctl.exits import PIPE_CLOSED
+
+        # Who read our output has seen enough. Python would complain once more while it closes the stream.
+        hush(sys.stdout)
+        return PIPE_CLOSED
+    except OSError as error:
+        from mtorrctl.exits import FAILED
+
+        # A full disk behind our output, for one. What the commands expect to fail they explain themselves.
+        hush(sys.stdout)
+        sys.stderr.write(f"{program}: {error}\n")
+        return FAILED
 
 
 def hush(stream: TextIO) -> None:

@@ -30,7 +30,7 @@ from gevent import Greenlet, get_hub
 from microtorrd import logs
 from microtorrd.greenlets import Crew
 
-#: How long the hub may stand still (DESIGN 3.2), and how often it is looked at.
+#: How long the hub may stand still, and how often it is looked at.
 STALL_S = 0.1
 LOOK_S = 0.01
 
@@ -71,7 +71,8 @@ def _greenlets() -> list[str]:
     ]
 
 
-def _descriptors() -> dict[int, str]:
+def open_descriptors() -> dict[int, str]:
+    """What this process has open."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
         try:
@@ -92,7 +93,7 @@ def _what_survived(
     survivors = [] if pure else _greenlets()
     survivors += [
         f"descriptor {number} -> {target}"
-        for number, target in _descriptors().items()
+        for number, target in open_descriptors().items()
         if descriptors.get(number) != target
     ]
     # By number, not by name: an idle worker of gevent's pool may end and another take its place.
@@ -107,7 +108,7 @@ def hygiene(request: pytest.FixtureRequest) -> Iterator[None]:
     """Nothing survives a test."""
     folder = Path(request.node.path).parent
     pure = folder.parent == HERE and folder.name in PURE
-    before = (_descriptors(), _threads(), get_hub().threadpool.size)
+    before = (open_descriptors(), _threads(), get_hub().threadpool.size)
     yield
     give_up = time.monotonic() + SETTLE_S
     survivors = _what_survived(*before, pure=pure)

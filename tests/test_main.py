@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -20,8 +19,7 @@ from typing import Any
 import pytest
 
 from microtorrd import __version__
-from microtorrd.proto import metainfo
-from microtorrd.proto.metainfo import FileEntry
+from tests.metainfos import mtorrent_of
 
 #: A start and a stop on a busy machine. The promises themselves are tested on what the daemon says of itself.
 PATIENCE_S = 30.0
@@ -121,17 +119,7 @@ def process(tmp_path: Path) -> Iterator[Process]:
 
 
 def a_torrent(tracker: str) -> bytes:
-    data = b"x" * 40_000
-    pieces = b"".join(hashlib.sha1(data[at : at + 16384]).digest() for at in range(0, len(data), 16384))
-    return metainfo.build(
-        name="thing",
-        piece_length=16384,
-        files=[FileEntry(("thing",), len(data))],
-        is_single_file=True,
-        pieces=pieces,
-        id_hash=hashlib.sha1(data).digest(),
-        trackers=((tracker,),),
-    )
+    return mtorrent_of("thing", b"x" * 40_000, 16384, tiers=((tracker,),))
 
 
 class TestArguments:

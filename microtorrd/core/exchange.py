@@ -118,10 +118,8 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Once a second: tell those whose time has come."""
-        if not self.on:
-            return
         due = [number for number, partner in self._partners.items() if partner.due_at <= now]
-        if not due:
+        if not due or not self.on:
             return
         present = dict(self._present())
         for number in due:

@@ -7,7 +7,6 @@ attacker-controlled; where somebody listens is believed of his own host only, an
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import ip_address
 
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.handout import Handout
@@ -90,10 +89,6 @@ class Introductions:
 
     def words_for(self, peer: Peer) -> ExtendedHandshake:
         """What this peer is told of us."""
-        try:
-            their_ip = ip_address(peer.host.partition("%")[0]).packed
-        except ValueError:
-            their_ip = None
         extensions = {DONT_HAVE: DONT_HAVE_NUMBER, UPLOAD_ONLY: UPLOAD_ONLY_NUMBER}
         if self._handout.size:
             extensions[metadata.NAME] = metadata.NUMBER
@@ -104,7 +99,7 @@ class Introductions:
             client=self._client,
             listen_port=self._listen_port or None,
             reqq=QUEUE_MAX,
-            yourip=their_ip,
+            yourip=read_host(peer.host.partition("%")[0]),
             ipv4=self._elsewhere(peer, 4),
             ipv6=self._elsewhere(peer, 16),
             upload_only=(self._swarm.satisfied and peer.shown is None) or None,

@@ -16,7 +16,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 from microtorrd.core import events
@@ -30,6 +29,7 @@ from microtorrd.core.settings import SwarmSettings
 from microtorrd.core.stranger import Stranger
 from microtorrd.errors import ProtocolError
 from microtorrd.proto import metadata, pex
+from microtorrd.proto.compact import read_host
 from microtorrd.proto.extended import MAX_METADATA_BYTES, ExtendedHandshake
 from microtorrd.proto.messages import Extended, HaveNone, Message
 from microtorrd.proto.metadata import MetadataData, MetadataReject, MetadataRequest
@@ -218,10 +218,6 @@ class Resolution:
         return None
 
     def _greet(self, peer: Stranger) -> None:
-        try:
-            their_ip = ip_address(peer.host.partition("%")[0]).packed
-        except ValueError:
-            their_ip = None
         extensions = {metadata.NAME: metadata.NUMBER}
         if self.settings.peer_exchange:
             extensions[pex.NAME] = pex.NUMBER
@@ -229,7 +225,7 @@ class Resolution:
             m=extensions,
             client=self._client,
             listen_port=self._listen_port or None,
-            yourip=their_ip,
+            yourip=read_host(peer.host.partition("%")[0]),
             info_hash=self._info_hash,
         )
         words: list[Message] = [Extended(0, introduction.encode())]

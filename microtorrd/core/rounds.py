@@ -261,7 +261,7 @@ class Rounds:
             silence_s = math.inf if tracker.heard_at is None else now - tracker.heard_at
             if silence_s > self._pacing.forgotten_s:
                 tracker.registered = False
-            # Only `started` is answered with the peers (ORIGINAL.md 1.2).
+            # Only `started` is answered with the peers.
             return "started" if self._hurried or not tracker.registered else "regular"
         if not tracker.registered:
             return "started"

@@ -11,7 +11,7 @@ from microtorrd.errors import StorageError
 if TYPE_CHECKING:
     from microtorrd.core.core import Core
 
-#: The states a torrent shows to people (SPEC 9).
+#: The states a torrent shows to people.
 State = Literal["stopped", "checking", "resolving", "waiting", "downloading", "seeding", "failed"]
 
 

@@ -16,7 +16,7 @@ from time import monotonic
 
 from gevent import socket
 
-from microtorrd.core.events import Address
+from microtorrd.core.events import Address, PeerJoined
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.gob_dialect import GobEncoder, GobOpening, GobStreams
 from microtorrd.proto.handshake import OPENING_BYTES, Handshake, check_protocol
@@ -35,6 +35,19 @@ class Joined:
     address: Address | None  # where it listens; unknown for one that came to us
     incoming: bool
     gob: GobStreams | None = None  # set where it speaks the original's dialect
+
+    def fact(self, peer: int) -> PeerJoined:
+        """What the core is told of it, under this number."""
+        return PeerJoined(
+            peer=peer,
+            address=self.address,
+            peer_id=self.handshake.peer_id,
+            incoming=self.incoming,
+            fast=self.handshake.fast,
+            extended=self.handshake.extended,
+            host=self.host,
+            whole_pieces=self.gob is not None,
+        )
 
 
 #: Their handshake, and the gob streams where that is what they speak.

@@ -25,6 +25,7 @@ from mtorrctl.cli import COMMANDS
 from tests.cli.program import PROGRAM, Shell
 from tests.rpc.fake import mtorrent
 from tests.rpc.house import House
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -47,12 +48,6 @@ def file_of(shell: Shell, name: str = "ubuntu.iso", **more: Any) -> Path:
     path = shell.directory / f"{name}.mtorrent"
     path.write_bytes(mtorrent(name, **more))
     return path
-
-
-def until(condition: Callable[[], bool]) -> None:
-    with gevent.Timeout(10):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 # ---------------------------------------------------------------------------------------------------- help

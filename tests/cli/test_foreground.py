@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gevent
 import psutil
 import pytest
 
@@ -21,6 +22,7 @@ from mtorrctl.course import Plan
 from mtorrctl.exits import Failure
 from mtorrctl.foreground import numeric_bind
 from mtorrctl.interrupts import Interrupted, Interrupts
+from tests.conftest import open_descriptors
 from tests.programs import PATIENCE_S, Stage
 
 CONTENT = random.Random(2).randbytes(300_000)
@@ -300,7 +302,10 @@ class TestScratch:
             with pytest.raises(KeyboardInterrupt):
                 scratch.sweep(str(tmp_path))
         assert (cut_short / scratch.MARK).exists()
-        # The next run is another process. (In this one gevent closes descriptors, and their locks, later.)
+        # The next run is another process. In this one gevent closes descriptors, and lets go of locks, later.
+        with gevent.Timeout(PATIENCE_S):
+            while str(cut_short) in open_descriptors().values():
+                gevent.sleep(0.001)
         sweep = "import sys; from mtorrctl import scratch; scratch.sweep(sys.argv[1])"
         subprocess.run([sys.executable, "-c", sweep, str(tmp_path)], check=True, timeout=PATIENCE_S)
         assert not cut_short.exists()

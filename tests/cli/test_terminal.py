@@ -10,7 +10,7 @@ import signal
 import struct
 import subprocess
 import termios
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import gevent
@@ -20,6 +20,7 @@ import pytest
 from tests.cli.program import PROGRAM, Shell
 from tests.rpc.fake import mtorrent
 from tests.rpc.house import House
+from tests.waiting import until
 
 
 class Terminal:
@@ -98,12 +99,6 @@ def stocked(house: House, shell: Shell) -> Shell:
     )
     (shell.directory / "fresh.mtorrent").write_bytes(mtorrent("fresh", length=1000))
     return shell
-
-
-def until(condition: Callable[[], bool]) -> None:
-    with gevent.Timeout(10):
-        while not condition():
-            gevent.sleep(0.005)
 
 
 def test_a_list_has_colours_where_they_are_wanted(stocked: Shell) -> None:

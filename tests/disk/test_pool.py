@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 import weakref
 from _thread import RLock
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from gevent.event import Event
 from microtorrd.disk.pool import DiskPool, PoolClosed
 from microtorrd.errors import StorageError
 from tests.conftest import HubWatch
+from tests.waiting import until
 
 _ident = monkey.get_original("_thread", "get_ident")
 _Lock = monkey.get_original("_thread", "allocate_lock")
@@ -43,14 +43,6 @@ class Gate:
 
     def open(self) -> None:
         self._lock.release()
-
-
-def until(happened: Callable[[], bool]) -> None:
-    """Let the hub turn until it has happened: what threads do without telling the hub has no event."""
-    give_up = time.monotonic() + WAIT_S
-    while not happened():
-        assert time.monotonic() < give_up
-        gevent.sleep(0.001)
 
 
 @pytest.fixture

@@ -108,30 +108,12 @@ class Meeting:
         """Write the `.mtorrent` of some content as an operator would."""
         metainfo = self.directory / "shared.mtorrent"
         options = () if piece_length is None else ("-l", str(piece_length))
-        words = ["create", str(content), "-t", self.url, "-o", str(metainfo), *options]
-        done = subprocess.run(
-            [sys.executable, "-m", "mtorrctl", *words],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0, done.stderr
+        mtorrctl("create", str(content), "-t", self.url, "-o", str(metainfo), *options)
         return metainfo
 
     def add(self, daemon: Daemon, source: Path | str, *options: str) -> None:
         """`mtorrctl add`."""
-        words = ["--socket", str(daemon.socket), "add", str(source), *options]
-        done = subprocess.run(
-            [sys.executable, "-m", "mtorrctl", *words],
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-        assert done.returncode == 0, done.stderr
+        mtorrctl("--socket", str(daemon.socket), "add", str(source), *options)
 
     # ------------------------------------------------------------------------------------- what is waited for
 
@@ -189,3 +171,16 @@ class Meeting:
                 assert row["state"] != "failed", row["error"]
                 peers = client.call("torrent.peers", id=row["info_hash"])["peers"]
                 self.seen_clients |= {peer["client"] for peer in peers if peer["client"]}
+
+
+def mtorrctl(*words: str) -> None:
+    """Run the real client; it has to go well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mtorrctl", *words],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert done.returncode == 0, done.stderr

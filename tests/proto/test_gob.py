@@ -25,6 +25,7 @@ from microtorrd.proto.gob_waiting import WAITING_MAX, Waiting
 from microtorrd.proto.gob_wire import GobWire
 from microtorrd.proto.messages import BitfieldMessage, Have, Interested, KeepAlive, NotInterested, Unchoke
 from microtorrd.proto.received import Blocks, Messages, ReceiveMemory, Requests
+from tests.proto.slot import Slot
 
 RECORDED = Path(__file__).parents[1] / "corpus" / "original"
 SEEDER = (RECORDED / "s2l.bin").read_bytes()
@@ -37,16 +38,6 @@ HANDSHAKE_BYTES = 136
 
 MEMORY = ReceiveMemory()
 PEER = 7
-
-
-class Slot:
-    """What the wire needs of a slot, in memory of its own."""
-
-    def __init__(self, piece: int, begin: int, length: int) -> None:
-        self.piece, self.begin, self.length = piece, begin, length
-        self.view = memoryview(bytearray(length))
-        self.filled_by: int | None = None
-        self.claimed_by: int | None = None
 
 
 def slots_of(geometry: Geometry, *pieces: int) -> list[Slot]:

@@ -28,32 +28,10 @@ from microtorrd.proto.wire import (
     encode_requests,
     piece_header,
 )
+from tests.proto.slot import Slot
 
 MEMORY = ReceiveMemory()
 PEER = 7
-
-
-class Slot:
-    """What the wire needs of a slot, in memory of its own."""
-
-    def __init__(self, piece: int, begin: int, length: int) -> None:
-        self.piece, self.begin, self.length = piece, begin, length
-        self.view = memoryview(bytearray(length))
-        self.filled_by: int | None = None
-        self.claimed_by: int | None = None
-
-    @property
-    def name(self) -> tuple[int, int, int]:
-        return self.piece, self.begin, self.length
-
-    def frame(self, payload: bytes | None = None) -> bytes:
-        return piece_header(*self.name) + (self.content if payload is None else payload)
-
-    @property
-    def content(self) -> bytes:
-        """What a good peer sends for this block: nothing that any other block begins or ends with."""
-        row = struct.pack(">III", self.piece, self.begin, self.length)
-        return (row * (self.length // len(row) + 1))[: self.length]
 
 
 def wire(slots: Sequence[Slot] = (), *, peer: int = PEER, bitfield_bytes: int | None = None) -> Wire[Slot]:

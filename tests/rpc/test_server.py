@@ -20,6 +20,7 @@ from microtorrd.rpc.server import Bounds
 from tests.conftest import HubWatch
 from tests.rpc.fake import mtorrent
 from tests.rpc.house import House, open_house
+from tests.waiting import until
 
 Logs = Callable[[], list[dict[str, Any]]]
 
@@ -66,13 +67,6 @@ def house(tmp_path: Path) -> Iterator[House]:
 def client(house: House) -> Iterator[Client]:
     with Client(house.path) as client:
         yield client
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Let others run until this holds."""
-    with gevent.Timeout(5):
-        while not condition():
-            gevent.sleep(0.001)
 
 
 # ----------------------------------------------------------------------------------------------- answering

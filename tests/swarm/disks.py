@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import pytest
 
 from bench.daemons import Daemon
 from microtorrd.proto import metainfo as metainfo_room
-from microtorrd.proto.metainfo import FileEntry
+from tests.metainfos import NOWHERE, mtorrent_of
 from tests.swarm.conftest import tracker_url
 from tests.swarm.hostile import wait
 
@@ -63,17 +62,8 @@ def make_sample(name: str, *sizes: int, tracker: str | None = None, piece_bytes:
     single = len(sizes) == 1
     paths = [(name,)] if single else [(name, f"part-{number}") for number in range(len(sizes))]
     files = {path: chance.randbytes(size) for path, size in zip(paths, sizes, strict=True)}
-    data = b"".join(files.values())
-    hashes = [sha1(data[at : at + piece_bytes]).digest() for at in range(0, len(data), piece_bytes)]
-    raw = metainfo_room.build(
-        name=name,
-        piece_length=piece_bytes,
-        files=[FileEntry(path, len(part)) for path, part in files.items()],
-        is_single_file=single,
-        pieces=b"".join(hashes),
-        id_hash=None,
-        trackers=((tracker,),) if tracker else (("http://127.0.0.1:1/announce",),),
-    )
+    content = files[(name,)] if single else files
+    raw = mtorrent_of(name, content, piece_bytes, tiers=((tracker or NOWHERE,),), id_hash=None)
     return Sample(name, files, raw, metainfo_room.parse(raw).info_hash)
 
 

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from hashlib import sha1
 from typing import Any
 
 import gevent
@@ -24,8 +23,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 
 from bench.daemons import Daemon
-from microtorrd.proto import metainfo as metainfo_room
-from microtorrd.proto.metainfo import FileEntry
+from tests.metainfos import mtorrent_of
 from tests.net.trackers import FakeTracker, Seen, http
 from tests.swarm.conftest import mtorrctl
 from tests.swarm.hostile import Health
@@ -205,17 +203,7 @@ class Evidence:
 def make(name: str, tiers: tuple[tuple[str, ...], ...]) -> tuple[bytes, bytes]:
     """Content and its `.mtorrent`, which is announced in both dialects."""
     data = random.Random(name).randbytes(3 * PIECE_BYTES + 5)
-    pieces = [sha1(data[at : at + PIECE_BYTES]).digest() for at in range(0, len(data), PIECE_BYTES)]
-    raw = metainfo_room.build(
-        name=name,
-        piece_length=PIECE_BYTES,
-        files=[FileEntry((name,), len(data))],
-        is_single_file=True,
-        pieces=b"".join(pieces),
-        id_hash=sha1(data).digest(),
-        trackers=tiers,
-    )
-    return data, raw
+    return data, mtorrent_of(name, data, PIECE_BYTES, tiers=tiers)
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,13 @@ another `id_hash` would stand in a swarm of the original's dialect that is anoth
 from __future__ import annotations
 
 import random
-from hashlib import sha1
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bench.daemons import Daemon
-from microtorrd.proto import metainfo as metainfo_room
-from microtorrd.proto.metainfo import FileEntry
+from tests.metainfos import HONEST, mtorrent_of
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, wait_until
 from tests.swarm.disks import plain_log
 
@@ -23,19 +21,10 @@ PIECE_BYTES = 64 << 10
 SIZE = 9 * PIECE_BYTES + 5
 
 
-def lay(place: Path, *, name: str, id_hash: bytes | None = None) -> tuple[Path, Path]:
+def lay(place: Path, *, name: str, id_hash: bytes = HONEST) -> tuple[Path, Path]:
     """Content and its `.mtorrent`, by default an honest one."""
     data = random.Random(name).randbytes(SIZE)
-    pieces = [sha1(data[at : at + PIECE_BYTES]).digest() for at in range(0, SIZE, PIECE_BYTES)]
-    raw = metainfo_room.build(
-        name=name,
-        piece_length=PIECE_BYTES,
-        files=[FileEntry((name,), SIZE)],
-        is_single_file=True,
-        pieces=b"".join(pieces),
-        id_hash=sha1(data).digest() if id_hash is None else id_hash,
-        trackers=(("http://127.0.0.1:1/announce",),),
-    )
+    raw = mtorrent_of(name, data, PIECE_BYTES, id_hash=id_hash)
     place.mkdir(exist_ok=True)
     (place / name).write_bytes(data)
     (place / f"{name}.mtorrent").write_bytes(raw)

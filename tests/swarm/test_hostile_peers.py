@@ -25,8 +25,8 @@ from bench.daemons import Daemon
 from microtorrd.proto import metadata, pex
 from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.extended import DONT_HAVE_NUMBER
-from microtorrd.proto.metainfo import FileEntry
 from mtorrctl.client import Client
+from tests.metainfos import HONEST, mtorrent_of
 from tests.net.trackers import FakeTracker, Seen, http
 from tests.swarm import gob_peer
 from tests.swarm.hostile import (
@@ -81,16 +81,7 @@ class Sample:
 def make_sample(name: str, tracker: str, *, pieces: int = PIECES, with_id: bool = False) -> Sample:
     """Content of so many pieces, whose torrent asks this tracker."""
     data = random.Random(name).randbytes(pieces * PIECE_BYTES - 777)
-    hashes = [sha1(data[at : at + PIECE_BYTES]).digest() for at in range(0, len(data), PIECE_BYTES)]
-    raw = metainfo_room.build(
-        name=name,
-        piece_length=PIECE_BYTES,
-        files=[FileEntry((name,), len(data))],
-        is_single_file=True,
-        pieces=b"".join(hashes),
-        id_hash=sha1(data).digest() if with_id else None,
-        trackers=((tracker,),),
-    )
+    raw = mtorrent_of(name, data, PIECE_BYTES, tiers=((tracker,),), id_hash=HONEST if with_id else None)
     return Sample(name, data, raw, metainfo_room.parse(raw).info_hash)
 
 
