@@ -73,7 +73,6 @@ class Course:
         self._trouble: dict[object, object] = {}  # what was said of each tracker that failed
         self._leave_by: float | None = None
         self._is_over = False
-        self._up_bytes = 0
 
     def run(self) -> None:
         """Until it is over. Raises Failure, Interrupted, Unreachable."""

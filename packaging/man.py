@@ -58,7 +58,6 @@ class Page:
     def __init__(self, section: str) -> None:
         self.lines: list[str] = []
         self._section = section
-        self._depth = 0  # lists within lists
         self._numbers: list[int | None] = []  # of each list: the next number, or None for bullets
 
     def blocks(self, tokens: list[Token]) -> None:

@@ -58,12 +58,11 @@ class _Job:
 class _Worker:
     """A thread's own state. `wake` is held while it has nothing to wake up for."""
 
-    __slots__ = ("since", "wake")
+    __slots__ = ("wake",)
 
     def __init__(self) -> None:
         self.wake = _Lock()
         self.wake.acquire()
-        self.since: float | None = None  # when the urgent job at hand began
 
 
 class DiskPool:
@@ -110,11 +109,6 @@ class DiskPool:
     def waiting_bulk(self) -> int:
         """Bulk jobs that have not begun."""
         return len(self._bulk)
-
-    def oldest_s(self) -> float:
-        """How long the urgent job that began first has been running; 0.0 where none is."""
-        now = time.monotonic()
-        return max((now - since for since in self._since() if since is not None), default=0.0)
 
     def submit(
         self, work: Callable[[], T], done: Callable[[T | BaseException], None], *, lane: Lane = "urgent"
@@ -224,10 +218,6 @@ class DiskPool:
             if self._batch:
                 self._hub.loop.run_callback(self._deliver)
 
-    def _since(self) -> list[float | None]:
-        with self._lock:
-            return [worker.since for worker in self._workers]
-
     # ------------------------------------------------------------------------------------------- the threads
 
     def _run(self, worker: _Worker) -> None:
@@ -236,7 +226,7 @@ class DiskPool:
                 outcome = job.work()
             except BaseException as error:  # it is carried to the hub, not handled: whoever asked handles it
                 outcome = _bare(error) if isinstance(error, MicrotorrError) else error
-            self._end(worker, job, outcome)
+            self._end(job, outcome)
             del job, outcome  # else an idle thread would hold them
         with self._lock:
             self._workers.discard(worker)
@@ -249,7 +239,6 @@ class DiskPool:
             with self._lock:
                 job = self._pick()
                 if job is not None:
-                    worker.since = time.monotonic() if job.lane == "urgent" else None
                     return job
                 if self._closing:
                     return None
@@ -272,9 +261,8 @@ class DiskPool:
         quiet = not self._urgent_running and now - self._urgent_at >= QUIET_S
         return self._threads if quiet else max(1, self._threads - 1)
 
-    def _end(self, worker: _Worker, job: _Job, outcome: Any) -> None:
+    def _end(self, job: _Job, outcome: Any) -> None:
         with self._lock:
-            worker.since = None
             if job.lane == "bulk":
                 self._bulk_running -= 1
             else:

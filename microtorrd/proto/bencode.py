@@ -77,12 +77,6 @@ def decode(
     return document.value
 
 
-def decode_prefix(raw: bytes, *, max_depth: int = MAX_DEPTH, max_bytes: int = MAX_BYTES) -> tuple[Value, int]:
-    """The value that `raw` begins with and its size in bytes; what follows it is not looked at."""
-    document = decode_document(raw, max_depth=max_depth, max_bytes=max_bytes)
-    return document.value, document.consumed
-
-
 def decode_document(
     raw: bytes,
     *,
@@ -100,16 +94,6 @@ def decode_document(
     except BencodeDecodeError as error:
         raise BencodeError(f"not decodable: {error}") from error
     return Document(value, consumed, spans)
-
-
-def raw_span(raw: bytes, key: bytes) -> bytes | None:
-    """The value of a key of the top-level dictionary, byte for byte as in `raw`; None where it is missing.
-
-    What follows the dictionary is not looked at. BencodeError where `raw` begins with no acceptable bencode.
-    """
-    _, spans = _walk(raw, max_depth=MAX_DEPTH, max_items=MAX_ITEMS, require_sorted=False)
-    span = spans.get(key)
-    return None if span is None else raw[span[0] : span[1]]
 
 
 def encode(value: object) -> bytes:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bitarray import bitarray
-from bitarray.util import subset
 
 from microtorrd.errors import ProtocolError
 
@@ -108,7 +107,3 @@ class Bitfield:
     def present(self) -> Iterator[int]:
         """The pieces that are there, ascending. Bits may change meanwhile."""
         return self.bits.search(1)
-
-    def intersects_missing(self, mine: Bitfield) -> bool:
-        """Is there any piece here that `mine` lacks? Both are of the same torrent."""
-        return not subset(self.bits, mine.bits)

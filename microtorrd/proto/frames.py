@@ -50,7 +50,6 @@ MAX_MESSAGE_BYTES = 131072
 #: The largest bitfield while we do not know the torrent's piece count: as many pieces as metainfo may have.
 MAX_BITFIELD_BYTES = 262144
 
-_LENGTH = Struct(">I")
 _EMPTY = Struct(">IB")
 _INDEX = Struct(">IBI")
 _BLOCK = Struct(">IBIII")

@@ -13,9 +13,7 @@ from microtorrd.proto.bencode import (
     Value,
     decode,
     decode_document,
-    decode_prefix,
     encode,
-    raw_span,
 )
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -42,7 +40,7 @@ TABLE: list[tuple[Value, bytes]] = [
 def test_both_ways(value: Value, raw: bytes) -> None:
     assert decode(raw, require_sorted=True) == value
     assert encode(value) == raw
-    assert decode_prefix(raw + b"trailing") == (value, len(raw))
+    assert decode_document(raw + b"trailing")[:2] == (value, len(raw))
 
 
 @given(VALUES)
@@ -146,9 +144,6 @@ def test_raw_spans_are_exact_in_any_order(values: dict[bytes, Any], chance: Any,
     keys = list(values)
     chance.shuffle(keys)
     raw = b"d" + b"".join(encode(key) + encode(values[key]) for key in keys) + b"e" + trailing
-    for key, value in values.items():
-        assert raw_span(raw, key) == encode(value)
-    assert raw_span(raw, b"not a key there") is None
     document = decode_document(raw)
     assert document.value == values
     assert {key: raw[start:end] for key, (start, end) in document.spans.items()} == {
@@ -157,18 +152,18 @@ def test_raw_spans_are_exact_in_any_order(values: dict[bytes, Any], chance: Any,
 
 
 def test_a_span_is_of_the_top_level_only() -> None:
-    assert raw_span(b"d1:ad4:infoi1ee4:infoi2ee", b"info") == b"i2e"
-    assert raw_span(b"ld4:infoi1eee", b"info") is None
-    assert raw_span(b"d1:al4:infoi3eee", b"info") is None
+    assert decode_document(b"d1:ad4:infoi1ee4:infoi2ee").spans == {b"a": (4, 15), b"info": (21, 24)}
+    assert decode_document(b"ld4:infoi1eee").spans == {}
+    assert decode_document(b"d1:al4:infoi3eee").spans == {b"a": (4, 15)}
     with pytest.raises(BencodeError):
-        raw_span(b"d4:info", b"info")
+        decode_document(b"d4:info")
 
 
 @given(st.text(alphabet="dlei0123456789:-ab_ ", max_size=40).map(str.encode) | st.binary(max_size=40))
 @example(b"d0:i0e")
 def test_garbage_gives_a_value_or_our_error(raw: bytes) -> None:
     try:
-        value, consumed = decode_prefix(raw)
+        value, consumed, _ = decode_document(raw)
     except BencodeError:
         return
     again = encode(value)

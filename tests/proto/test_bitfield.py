@@ -56,12 +56,6 @@ def test_the_count_follows_every_change(bits: list[bool], data: st.DataObject) -
         assert ours.count == sum(bits) == ours.bits.count()
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=70))
-def test_intersects_missing(pairs: list[tuple[bool, bool]]) -> None:
-    theirs, mine = bitfield([pair[0] for pair in pairs]), bitfield([pair[1] for pair in pairs])
-    assert theirs.intersects_missing(mine) is any(their and not my for their, my in pairs)
-
-
 def test_full_and_copy() -> None:
     full = Bitfield.full(13)
     assert full.complete
