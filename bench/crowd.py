@@ -8,6 +8,9 @@ the machine is left to the seeder. It obeys its standard input: a line `COUNT RE
 many leechers with so many requests under way each, waits until all were served once, lets them run for so
 long, prints how many payload bytes came, how many leechers were served, in how many seconds, and disconnects
 them.
+
+With 0 requests they are peers at rest: they are interested, say that they have nothing, exchange addresses
+(BEP 11) and are told whatever peers are told, and ask for nothing.
 """
 
 from __future__ import annotations
@@ -25,6 +28,10 @@ HEAD = struct.Struct(">IB")
 REQUEST = struct.Struct(">IBIII")
 INTERESTED = HEAD.pack(1, 2)
 UNCHOKE, PIECE = 1, 7
+#: What a peer at rest says first: no pieces (BEP 6), and its extended handshake (BEP 10).
+EXTENSIONS = bytes((0, 0, 0, 0, 0, 0x10, 0, 0x04))
+HAVE_NONE = HEAD.pack(1, 15)
+WORDS = b"d1:md6:ut_pexi1ee1:pi%de4:reqqi500ee"
 BUFFER = bytearray(1 << 20)
 #: How long all may take to be served for the first time.
 BEGIN_S = 60.0
@@ -56,8 +63,12 @@ class Leecher:
         # Each from an address of its own: peers of one address may count as one.
         self.sock.bind((f"127.1.{number // 250}.{number % 250 + 1}", 0))
         self.sock.connect(("127.0.0.1", port))
-        greeting = b"\x13BitTorrent protocol" + bytes(8) + content.info_hash + b"-XX0000-" + os.urandom(12)
-        self.sock.sendall(greeting + INTERESTED)
+        rests = not under_way
+        reserved = EXTENSIONS if rests else bytes(8)
+        greeting = b"\x13BitTorrent protocol" + reserved + content.info_hash + b"-XX0000-" + os.urandom(12)
+        self.sock.sendall(
+            greeting + (_first_words(self.sock.getsockname()[1]) if rests else b"") + INTERESTED
+        )
         answer = self.sock.recv(68, socket.MSG_WAITALL)
         if answer[28:48] != content.info_hash:
             raise RuntimeError(f"leecher {number} was not greeted: {answer!r}")
@@ -108,7 +119,12 @@ class Leecher:
         self.sock.sendall(b"".join(requests))
 
 
-def run(leechers: list[Leecher], seconds: float) -> tuple[int, int, float]:
+def _first_words(port: int) -> bytes:
+    words = WORDS % port
+    return HAVE_NONE + HEAD.pack(2 + len(words), 20) + b"\0" + words
+
+
+def run(leechers: list[Leecher], under_way: int, seconds: float) -> tuple[int, int, float]:
     """Payload bytes that came, leechers that were served meanwhile, and how long it took."""
     with select.epoll() as poll:
         by_number = {leecher.sock.fileno(): leecher for leecher in leechers}
@@ -119,8 +135,8 @@ def run(leechers: list[Leecher], seconds: float) -> tuple[int, int, float]:
             for number, _ in poll.poll(1.0):
                 by_number[number].receive()
 
-        give_up = time.perf_counter() + BEGIN_S
-        while not all(leecher.payload_bytes for leecher in leechers) and time.perf_counter() < give_up:
+        give_up = time.perf_counter() + (BEGIN_S if under_way else 0.0)
+        while time.perf_counter() < give_up and not all(leecher.payload_bytes for leecher in leechers):
             turn()
         before = {leecher: leecher.payload_bytes for leecher in leechers}
         began = time.perf_counter()
@@ -137,7 +153,7 @@ def main(port: str, info_hash: str, pieces: str, piece_length: str) -> None:
     for line in sys.stdin:
         count, under_way, seconds = line.split()
         leechers = [Leecher(number, int(port), content, int(under_way)) for number in range(int(count))]
-        print(*run(leechers, float(seconds)), flush=True)
+        print(*run(leechers, int(under_way), float(seconds)), flush=True)
         for leecher in leechers:
             leecher.sock.close()
 

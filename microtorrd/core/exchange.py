@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from heapq import nsmallest
 
 from microtorrd.core.events import Address
 from microtorrd.core.peer import Peer
@@ -31,6 +32,10 @@ FIRST_S = 1.0
 
 #: When there was nothing new for a peer, look again after this time.
 LOOK_S = 3.0
+
+#: So many are looked after in one tick, the longest due first. Who came together is due together, and to
+#: tell two thousand of each other at once held up everybody for a quarter of a second.
+AT_ONCE = 32
 
 #: Of each kind in a message (BEP 11), and addresses that one peer is told of at a time.
 MOST = 50
@@ -118,12 +123,13 @@ class Exchange:
 
     def tick(self, now: float) -> None:
         """Once a second: tell those whose time has come."""
-        due = [number for number, partner in self._partners.items() if partner.due_at <= now]
+        partners = self._partners
+        due = [number for number, partner in partners.items() if partner.due_at <= now]
         if not due or not self.on:
             return
         present = dict(self._present())
-        for number in due:
-            peer, partner = self._swarm.peers[number], self._partners[number]
+        for number in nsmallest(AT_ONCE, due, key=lambda number: partners[number].due_at):
+            peer, partner = self._swarm.peers[number], partners[number]
             message = self._news(peer, partner, present)
             if message is None:
                 partner.due_at = now + LOOK_S
@@ -136,8 +142,6 @@ class Exchange:
         for peer in self._swarm.peers.values():
             if peer.address is None or peer.web_seed or peer.whole_pieces:
                 continue  # not reachable, or not in this protocol
-            if read_host(peer.address[0]) is None:
-                continue  # means something on this machine only
             flags = pex.SEED if peer.is_seed or peer.upload_only else 0
             yield peer.address, flags if peer.incoming else flags | pex.REACHABLE
 
@@ -151,6 +155,8 @@ class Exchange:
                 break
             if address in told or address == peer.address or (not near and is_near(address[0])):
                 continue
+            if read_host(address[0]) is None:
+                continue  # means something on this machine only
             added[address] = flags
         if not added and not dropped:
             return None

@@ -9,7 +9,7 @@ import pytest
 
 from microtorrd.core import events
 from microtorrd.core.events import AddressesFound, Dial, Order
-from microtorrd.core.exchange import ALLOW_EVERY_S, BURST, MOST, PORTS_OF_A_HOST
+from microtorrd.core.exchange import ALLOW_EVERY_S, AT_ONCE, BURST, EVERY_S, MOST, PORTS_OF_A_HOST
 from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import Extended
@@ -40,6 +40,11 @@ def news(orders: Sequence[Order], number: int) -> list[PexMessage]:
     ]
 
 
+def ticks(rig: Rig, seconds: float) -> list[list[Order]]:
+    """What each second brings."""
+    return [rig.tick() for _ in range(int(seconds))]
+
+
 def exchange(added: dict[tuple[str, int], int], *gone: tuple[str, int]) -> Extended:
     return Extended(NUMBER, PexMessage(added, gone).encode())
 
@@ -66,6 +71,19 @@ def test_who_came_to_us_is_named_where_it_listens() -> None:
     rig.join(3, host="10.1.0.3", extended=True)
     rig.say(2, words(listen_port=7, upload_only=True))
     assert news(rig.tick(8), 1) == [PexMessage({("10.1.0.2", 7): SEED})]
+
+
+def test_of_many_who_came_together_not_all_are_told_together() -> None:
+    rig = Rig("..")
+    everybody = range(1, 2 * AT_ONCE + 4)
+    for number in everybody:
+        meet(rig, number)
+    told_in = [{number for number in everybody if news(orders, number)} for orders in ticks(rig, 6)]
+    assert [len(numbers) for numbers in told_in if numbers] == [AT_ONCE, AT_ONCE, 3]
+    assert set().union(*told_in) == set(everybody)
+    # A minute later as well: who was told first is due first.
+    again = [{number for number in everybody if news(orders, number)} for orders in ticks(rig, EVERY_S)]
+    assert [numbers for numbers in again if numbers] == [numbers for numbers in told_in if numbers]
 
 
 def test_no_more_than_fifty_at_a_time() -> None:
