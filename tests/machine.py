@@ -151,9 +151,10 @@ class Machine:
 
     def close(self) -> None:
         """It is gone, and all its processes with it."""
-        assert self._unshare is not None
+        assert self._unshare is not None and self._unshare.stdout is not None
         self._unshare.kill()
-        self._unshare.communicate()
+        self._unshare.wait()
+        self._unshare.stdout.close()
         self._root.rmdir()
 
     def run(self, *command: str | Path, timeout_s: float = PATIENCE_S) -> subprocess.CompletedProcess[str]:
