@@ -90,6 +90,9 @@ class _Service:
     def __len__(self) -> int:
         return sum(len(queue) for queue in self.waiting)
 
+    def __bool__(self) -> bool:
+        return any(self.waiting)  # asked several times for each announce
+
 
 class HostGate:
     """One host: what waits for it and what is under way."""

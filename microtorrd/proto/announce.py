@@ -163,10 +163,10 @@ def _read_event(params: Params, dialect: Dialect) -> Event:
 
 def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
     """Return the query string (without `?`) that says this in the dialect."""
-    peer_id = quote_from_bytes(request.peer_id, safe="")
+    peer_id = _quoted(request.peer_id)
     if dialect == "microtorr":
         # The spellings and the order of the original, which its own tracker needs.
-        ip = f"&ip={quote_from_bytes(request.ip.encode(), safe=':')}" if request.ip else ""
+        ip = f"&ip={_quoted(request.ip.encode(), ':')}" if request.ip else ""
         if request.swarm_ids:
             swarm = f"swarmIds={joint.pack_ids(request.swarm_ids)}"
         else:
@@ -196,5 +196,10 @@ def encode_query(request: AnnounceRequest, dialect: Dialect) -> str:
     if request.tracker_id:
         words.append(f"trackerid={quote_from_bytes(request.tracker_id, safe='')}")
     if request.ip:
-        words.append(f"ip={quote_from_bytes(request.ip.encode(), safe=':')}")
+        words.append(f"ip={_quoted(request.ip.encode(), ':')}")
     return "&".join(words)
+
+
+@lru_cache(maxsize=64)  # it is always the same peer, and its few addresses
+def _quoted(raw: bytes, safe: str = "") -> str:
+    return quote_from_bytes(raw, safe=safe)
