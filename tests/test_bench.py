@@ -210,19 +210,15 @@ def test_a_line_of_stalls_that_is_still_being_written_is_left_out(tmp_path: Path
 
 def test_the_crowd_is_served_by_a_real_seeder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "SIZE", 2 << 20)
-    monkeypatch.setattr(connections, "PEERS", 12)
     monkeypatch.setattr(connections, "RUN_S", 0.05)
     monkeypatch.setattr(connections, "warm_up", lambda size: None)
     content = tmp_path / "payload"
     make_content(content, connections.SIZE)
     metainfo = make_torrent(content, connections.PIECE, [])
-    daemon = connections.seeder(tmp_path / "seeder", content, metainfo)
     speed, memory = row([]), row([])
-    try:
+    with connections.seeder(tmp_path / "seeder", content, metainfo, peers=12) as daemon:
         # RuntimeError where one of them gets nothing.
-        connections.measure(daemon, metainfo, speed, memory)
-    finally:
-        daemon.kill()
+        connections.measure(daemon, metainfo, 12, speed=speed, memory=memory)
     assert min(speed.ours + speed.theirs) > 0 and len(memory.ours) == 1
 
 
