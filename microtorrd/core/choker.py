@@ -2,10 +2,11 @@
 
 - Everybody, while there are slots for all, or always when the operator says so.
 - Leeching: those who give us most (tit-for-tat). What they leave goes round among those who give nothing, so
-  that each can show what it does with a slot; snubbing peers earn nothing.
+  that each can show what it does with a slot, those first who owe us least; snubbing peers earn nothing.
 - Seeding: half of the slots go to the fastest takers, who carry the pieces on; the other half goes round, to
   whoever has waited longest, and each holds it for `TURN_S` at least.
-- Besides, one optimistic slot by lot, moved every third round, in which new peers have three tickets (BEP 3).
+- Besides, one optimistic slot by lot, moved every third round, in which new peers have three times as many
+  tickets (BEP 3), and those who took of us and gave us nothing although they could, a third of them.
 
 What a peer gives or takes is judged over two rounds, as in the original BitTorrent: blocks come in bursts,
 and a shorter look would take chance for merit.
@@ -27,9 +28,10 @@ OPTIMISTIC_ROUNDS = 3
 #: What counts as giving and taking is what moved in this time.
 JUDGED_S = 2 * ROUND_S
 
-#: A peer is new for this long, and its ticket counts this much.
+#: A peer is new for this long. That is worth so many times the tickets, and so is it not to be one that only
+#: takes.
 NEW_S = 60.0
-NEW_TICKETS = 3
+TICKETS = 3
 
 #: How long the round-robin of a seeder leaves a slot with one peer.
 TURN_S = 20.0
@@ -57,6 +59,8 @@ class Candidate(NamedTuple):
     for_s: float  # since it was last unchoked, or choked if it is choked
     joined_s: float  # since it joined
     snubbing: bool  # asked and sending nothing
+    owes_bytes: int = 0  # it took so much more than it gave us
+    only_takes: bool = False  # it took, has what we need, and never gave us any of it
 
 
 class Choice(NamedTuple):
@@ -96,30 +100,37 @@ def choose(
 
 
 def _by_merit(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """The best givers first, then the others in turns, then those who snub us."""
+    """The best givers first, then the others in turns, then those who snub us.
+
+    Whose turn it is goes by what it owes: who was served gets behind those who were not, as with turns by
+    time, but who gave something before comes before who took all its turns for nothing.
+    """
     givers = sorted((c for c in candidates if c.gives_per_s and not c.snubbing), key=lambda c: -c.gives_per_s)
     others = [c for c in candidates if not c.gives_per_s and not c.snubbing]
-    return [*givers, *_in_turns(others, TRIAL_S), *(c for c in candidates if c.snubbing)]
+    in_turn = [c for c in others if c.unchoked and c.for_s < TRIAL_S]
+    waiting = sorted((c for c in others if not c.unchoked), key=lambda c: (c.owes_bytes, -c.for_s))
+    done = sorted((c for c in others if c.unchoked and c.for_s >= TRIAL_S), key=lambda c: c.owes_bytes)
+    return [*givers, *in_turn, *waiting, *done, *(c for c in candidates if c.snubbing)]
 
 
 def _by_need(candidates: Sequence[Candidate], slots: int) -> list[Candidate]:
-    """The fastest takers for half of the slots, then the others in turns."""
+    """The fastest takers for half of the slots, then those whose turn is not over, then who waits longest,
+    then those that were served longest."""
     takers = sorted((c for c in candidates if c.unchoked and c.takes_per_s), key=lambda c: -c.takes_per_s)
     fast = takers[: (slots + 1) // 2]
     chosen = {candidate.peer for candidate in fast}
-    return [*fast, *_in_turns([c for c in candidates if c.peer not in chosen], TURN_S)]
-
-
-def _in_turns(candidates: Sequence[Candidate], turn_s: float) -> list[Candidate]:
-    """Those whose turn is not over, then who waits longest, then those that were served longest."""
-    in_turn = [c for c in candidates if c.unchoked and c.for_s < turn_s]
-    waiting = sorted((c for c in candidates if not c.unchoked), key=lambda c: -c.for_s)
-    done = sorted((c for c in candidates if c.unchoked and c.for_s >= turn_s), key=lambda c: c.for_s)
-    return [*in_turn, *waiting, *done]
+    others = [c for c in candidates if c.peer not in chosen]
+    in_turn = [c for c in others if c.unchoked and c.for_s < TURN_S]
+    waiting = sorted((c for c in others if not c.unchoked), key=lambda c: -c.for_s)
+    done = sorted((c for c in others if c.unchoked and c.for_s >= TURN_S), key=lambda c: c.for_s)
+    return [*fast, *in_turn, *waiting, *done]
 
 
 def _draw(rest: Sequence[Candidate], chance: random.Random) -> int:
     """The lucky one: somebody who is choked now if possible."""
     choked = [candidate for candidate in rest if not candidate.unchoked] or list(rest)
-    tickets = [NEW_TICKETS if candidate.joined_s < NEW_S else 1 for candidate in choked]
+    tickets = [
+        (TICKETS if candidate.joined_s < NEW_S else 1) * (1 if candidate.only_takes else TICKETS)
+        for candidate in choked
+    ]
     return chance.choices(choked, tickets)[0].peer

@@ -282,6 +282,11 @@ class Peer:
         """Bytes that we sent it since the round before the last one."""
         return self.up.total - self._up_marks[0]
 
+    @property
+    def owes_bytes(self) -> int:
+        """So much more than it gave us we gave it; negative where it is the other way round."""
+        return self.up.total - self.down.total
+
     def end_round(self) -> None:
         """The choker has chosen: what follows belongs to the next round."""
         self._down_marks = (self._down_marks[1], self.down.total)

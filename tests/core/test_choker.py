@@ -13,8 +13,8 @@ from microtorrd.core.choker import (
     LEAST_SLOTS,
     MOST_SLOTS,
     NEW_S,
-    NEW_TICKETS,
     ROUND_S,
+    TICKETS,
     TRIAL_S,
     TURN_S,
     USUAL_PER_S,
@@ -26,7 +26,7 @@ from microtorrd.core.choker import (
 )
 from microtorrd.core.events import BlocksSent
 from microtorrd.core.settings import SwarmSettings
-from microtorrd.proto.messages import Interested
+from microtorrd.proto.messages import Interested, NotInterested
 from tests.core.rig import Rig
 
 MiB = 1 << 20
@@ -75,6 +75,20 @@ def test_slots_that_no_giver_needs_go_round_among_the_others() -> None:
     assert chosen(giver, tried, *waiting) == {1, 4}
 
 
+def test_of_those_who_give_nothing_now_who_owes_least_comes_first() -> None:
+    giver = candidate(1, gives_per_s=1.0)
+    took = candidate(2, for_s=90.0, owes_bytes=2 * MiB)
+    gave_before = candidate(3, for_s=50.0, owes_bytes=-MiB)
+    assert chosen(giver, took, gave_before) == {1, 3}
+    assert chosen(giver, took, gave_before._replace(owes_bytes=3 * MiB)) == {1, 2}
+
+
+def test_who_only_takes_has_a_third_of_the_tickets() -> None:
+    crowd = [candidate(1, gives_per_s=1.0), candidate(2), candidate(3, only_takes=True)]
+    lucky = Counter(choice_of(*crowd, slots=1, seed=seed).optimistic for seed in range(2000))
+    assert lucky[2] / lucky[3] == pytest.approx(TICKETS, rel=0.25)
+
+
 def test_a_seeder_serves_the_fastest_and_the_others_in_turns() -> None:
     fast = [
         candidate(number, takes_per_s=1000.0 - number, unchoked=True, for_s=500.0) for number in (1, 2, 3)
@@ -85,10 +99,10 @@ def test_a_seeder_serves_the_fastest_and_the_others_in_turns() -> None:
     assert chosen(*fast, in_turn, *waiting, seeding=True) == {1, 6}
 
 
-def test_new_peers_have_three_tickets_for_the_optimistic_slot() -> None:
+def test_new_peers_have_three_times_as_many_tickets_for_the_optimistic_slot() -> None:
     crowd = [candidate(1, gives_per_s=1.0), candidate(2, joined_s=NEW_S - 1), candidate(3)]
     lucky = Counter(choice_of(*crowd, slots=1, seed=seed).optimistic for seed in range(2000))
-    assert lucky[2] / lucky[3] == pytest.approx(NEW_TICKETS, rel=0.25)
+    assert lucky[2] / lucky[3] == pytest.approx(TICKETS, rel=0.25)
 
 
 @pytest.mark.parametrize(
@@ -162,3 +176,19 @@ def test_what_a_peer_gave_counts_for_two_rounds() -> None:
         assert peer.gave_lately == gave
         rig.tick()
     assert ROUND_S <= rig.now - gave_at <= JUDGED_S
+
+
+def test_a_free_slot_goes_to_who_owes_us_least_not_to_who_waits_longest() -> None:
+    rig = Rig("x" + "." * 8, settings=SwarmSettings(upload_slots=1))
+    for number in (1, 2):
+        rig.join(number)
+        rig.say(number, Interested())
+    rig.do(BlocksSent(1, 0, MiB))
+    rig.say(1, NotInterested())  # its slot goes to the other one
+    rig.say(1, Interested())
+    rig.now += 1.0
+    rig.join(3)
+    rig.say(3, Interested())
+    assert [rig.peer(number).am_choking for number in (1, 2, 3)] == [True, False, True]
+    rig.say(2, NotInterested())
+    assert [rig.peer(number).am_choking for number in (1, 3)] == [True, False]
