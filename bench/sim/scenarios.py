@@ -52,8 +52,15 @@ FINE = 4
 PATIENCE = 6
 
 
-def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES, connections: int = CONNECTIONS) -> Result:
-    """Everybody comes at once; the seeder has ten lines."""
+def distribute(
+    hosts: int,
+    *,
+    seed: int = 1,
+    pieces: int = PIECES,
+    connections: int = CONNECTIONS,
+    within: float = 1.3,
+) -> Result:
+    """Everybody comes at once; the seeder has ten lines. `within`: of the fluid limit, all should be done."""
     net = _net(seed, pieces, connections=connections)
     seeder_up = 10 * UP
     seeder = net.host(Line(up=seeder_up, down=DOWN), kind="seeder", seed=True, counted=True)
@@ -63,8 +70,8 @@ def distribute(hosts: int, *, seed: int = 1, pieces: int = PIECES, connections: 
     net.run(watch.everybody, most_s=PATIENCE * limit_s)
     copies = watch.copies or [0]
     figures = [
-        Figure("last done / fluid limit", last(leechers) / limit_s, most=1.3),
-        Figure("median done / fluid limit", median(leechers) / limit_s, most=1.25),
+        Figure("last done / fluid limit", last(leechers) / limit_s, most=within),
+        Figure("median done / fluid limit", median(leechers) / limit_s, most=within - 0.05),
         Figure("rarest piece, copies half way", min(copies), least=2),
         Figure("received twice, share of content", waste(leechers, net), most=0.05),
         Figure("copies that left the seeder", copies_sent(seeder, net)),
@@ -154,6 +161,11 @@ def fairness(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
             "progress of free riders / of fast givers, when half of these are done",
             at_half.get("free rider", inf) / at_half.get("fast", 1.0),
             most=0.85,
+        ),
+        Figure(
+            "progress of slow givers / of fast ones, then",
+            at_half.get("slow", inf) / at_half.get("fast", 1.0),
+            most=1.0,
         ),
         Figure("everybody done in the end", watch.done[-1][1], least=1.0, most=1.0),
     ]
@@ -282,8 +294,11 @@ SCENARIOS: dict[str, Scenario] = {
     "spread": partial(spread, 60),
 }
 
-#: What `make sim-large` runs.
-LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64, connections=16)}
+#: What `make sim-large` runs. The content is so short that the ten hops of a piece are a good part of the
+#: time: no aim is set to that.
+LARGE: dict[str, Scenario] = {
+    "distribute-10000": partial(distribute, 10_000, pieces=64, connections=16, within=inf)
+}
 
 
 def run(name: str, seed: int = 1) -> Result:
