@@ -44,7 +44,7 @@ def read_host(text: str) -> bytes | None:
 
 def _read_host4(text: str) -> bytes | None:
     """The same for IPv4, by hand: each address that a peer or a tracker tells us comes through here, and
-    `ipaddress` takes eight times as long."""
+    `ipaddress` takes twice as long (2 µs)."""
     try:
         packed = bytes(map(int, text.split(".")))
     except ValueError:
