@@ -88,7 +88,7 @@ LEVERS = (
             Swap("microtorrd.daemon:postpone_collections", not_postponed),
             Swap("microtorrd.daemon:resume_collections", not_resumed),
         ),
-        ("many.start-cpu", "many.start-time", "many.stall"),
+        ("many.stall", "many.start-cpu"),
     ),
     Lever(
         "rows-at-rest",

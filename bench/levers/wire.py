@@ -108,13 +108,13 @@ LEVERS = (
         "gulps",
         "of a peer that sends quickly 256 KiB are awaited at a time",
         (Swap("microtorrd.net.peerwire:PeerWire._worth_reading", any_byte),),
-        ("pair.cpu", "from-libtorrent.leecher"),
+        ("from-libtorrent.leecher", "pair.cpu"),
     ),
     Lever(
         "socket-buffers",
         "the kernel's buffers have 4 MiB where the system allows so much",
         (Swap("microtorrd.net.stream:_allowed", no_buffer_allowed),),
-        ("pair.rate", "pair.cpu", "from-libtorrent.rate"),
+        ("pair.rate", "pair.cpu", "from-libtorrent.rate", "crowd.together", "crowd.alone"),
     ),
     Lever(
         "batches",
