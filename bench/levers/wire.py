@@ -149,6 +149,7 @@ LEVERS = (
             Swap("microtorrd.core.peer:Pipeline._end_round", make=around(fixed_depth)),
         ),
         ("pair.rate", "fanout.time", "fanout.copies"),
+        besides="what a slow peer was asked for nobody else is asked for",
     ),
     Lever(
         "common-haves",
