@@ -12,31 +12,34 @@ error that is shown, and not something to be fetched over the operator's own fil
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from enum import Enum, auto
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from gevent.event import Event
+from msgspec.structs import replace
 
-from microtorrd import on_record, relocation
+from microtorrd import gist, on_record, relocation
 from microtorrd.checks import Post, Work, failure_of
 from microtorrd.core.events import PieceCorrupt, PieceStored, StorageFailed
 from microtorrd.core.slots import PieceBuffer
 from microtorrd.disk import jobs, trust
+from microtorrd.disk.glance import Glance
+from microtorrd.disk.reach import hidden_name
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.facilities import Facilities
-from microtorrd.on_record import About, shared
+from microtorrd.gist import Words
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.metainfo import Metainfo
+from microtorrd.times import rfc3339
 from microtorrd.whereabouts import Whereabouts
 
 #: After a disk was full: go on when so much fits, or all that is missing.
 ROOM_BYTES = 64 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Trusted:
+class Trusted(NamedTuple):
     """What is known of the pieces when a torrent is opened."""
 
     have: Bitfield
@@ -45,22 +48,26 @@ class Trusted:
     sync_first: bool = False  # sync everything before `have` is recorded as durable
 
 
+class AsLeft(Enum):
+    """All is there, and looks as it did when it was last synced: most of thousands."""
+
+    AS_LEFT = auto()
+
+
+AS_LEFT: Final = AsLeft.AS_LEFT
+
+
 class Content(Whereabouts):
     """The bytes of one torrent and its record. `open` before anything else of the disk."""
 
     def __init__(self, record: TorrentRecord, facilities: Facilities) -> None:
         super().__init__(record, facilities)
         self.failure: StorageError | None = None
-        self.private = False
         self.info_bytes = 0  # the size of the info dictionary; 0 while it is not known
-        self.trackers: tuple[tuple[str, ...], ...] = ()
-        self.web_seeds: tuple[str, ...] = ()
-        self.web_name = ""  # the name of the content on them: the torrent's own, whatever it is called here
-        self.is_single_file = True
+        self.creation_date: int | None = None  # as the metainfo has it
         self.last_download: dict[str, Any] | None = None  # the figures of the download that completed it
         self.confirmed_share = 0.0
         self._hashes: bytes | None = None
-        self._about = About()
         self._work: Work | None = None  # what is under way, if anything ever was
         self._ready_to_write = False
         self._doubtful: list[int] = []
@@ -72,7 +79,38 @@ class Content(Whereabouts):
     @property
     def about(self) -> dict[str, Any]:
         """What else the metainfo says, for people."""
-        return self._about.row()
+        words, date = self.words or Words(), self.creation_date
+        return {
+            "comment": words.comment,
+            "created_by": words.created_by,
+            "created_at": None if date is None else rfc3339(date),
+            "dialect": words.dialect,
+        }
+
+    @property
+    def private(self) -> bool:
+        """Only trackers may lead peers to it (BEP 27)."""
+        return self.words is not None and self.words.private
+
+    @property
+    def trackers(self) -> tuple[tuple[str, ...], ...]:
+        """The tiers (BEP 12)."""
+        return () if self.words is None else self.words.trackers
+
+    @property
+    def web_seeds(self) -> tuple[str, ...]:
+        """Where its content can be had besides (BEP 19)."""
+        return () if self.words is None else self.words.web_seeds
+
+    @property
+    def web_name(self) -> str:
+        """The name of the content there: the torrent's own, whatever it is called here."""
+        return self.entries[0].path[0] if self.entries else self.record.name
+
+    @property
+    def is_single_file(self) -> bool:
+        """One file, and no directory of some."""
+        return self.words is None or self.words.is_single_file
 
     @property
     def claimed(self) -> Bitfield:
@@ -109,19 +147,54 @@ class Content(Whereabouts):
         """Look at metainfo and files and decide what to trust. Waits. Raises StorageError; what does not need
         the files is known then all the same."""
         facilities = self.facilities
-        meta = metainfo or on_record.read(self.record, facilities)
-        self._adopt(meta)
+        self.adopt(metainfo or on_record.read(self.record, facilities))
         if self.record.moving_to is not None:
             relocation.recover(self, self.record.moving_to)
-        trusted = facilities.pool.call(partial(self._examine, meta.is_single_file), lane="bulk")
-        return self.opened(trusted)
+        return self.opened(facilities.pool.call(self.examine, lane="bulk"))
 
-    def look(self, raw: bytes) -> Trusted:
-        """In a disk thread: the same with the metainfo on record, of content that was not being moved; to be
-        followed by `opened`. Raises StorageError."""
+    def recall(self, raw: bytes) -> bool:
+        """Take from the record what the metainfo file `raw` says, but for the hashes; False where it has to
+        be read."""
+        known = self.record.gist and gist.unpack(self.record.gist, raw)
+        if not known:
+            return False
+        self.words, self.info_bytes, self.creation_date = known
+        return True
+
+    def learn(self, raw: bytes) -> bytes | None:
+        """In a disk thread: take all from the metainfo file on record. Returns its gist. Raises
+        StorageError."""
         meta = on_record.parse(raw, self.record, self.facilities.ledger.path)
-        self._adopt(meta)
-        return self._examine(meta.is_single_file)
+        self.adopt(meta)
+        return gist.pack(meta, raw, self.record.name)
+
+    def adopt(self, metainfo: Metainfo) -> None:
+        """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
+        self.words = Words.of(metainfo, self.record.name)
+        self.info_bytes = len(metainfo.raw_info)
+        self.creation_date = metainfo.creation_date
+        self._geometry, self._entries = metainfo.geometry, metainfo.files
+        self._hashes = metainfo.pieces
+        self._files = self._make_files()
+
+    def is_as_left(self, glance: Glance) -> bool:
+        """In a disk thread, with what `recall` knows: whether nothing is to be decided or done, because all
+        is there and nobody touched it since. `trust.decide` would come to the same."""
+        record = self.record
+        if record.dirty or record.selection or record.moving_to is not None:
+            return False
+        if record.root_device != glance.device or not _is_full(record.durable, self.piece_count):
+            return False
+        if not record.seed_only and glance.holds(hidden_name(record.info_hash.hex())):
+            return False
+        if len(record.file_stats) != len(self.entries):
+            return False
+        for entry, before in zip(self.entries, record.file_stats, strict=True):
+            path = entry.path if record.disk_name is None else (record.disk_name, *entry.path[1:])
+            now = glance.stat(path) if entry.is_on_disk else (entry.length, 0)
+            if now is None or now != before or now[0] != entry.length:
+                return False
+        return True
 
     def opened(self, trusted: Trusted) -> Trusted:
         """The files were looked at."""
@@ -132,12 +205,12 @@ class Content(Whereabouts):
             self.forget_hashes()
         return trusted
 
-    def _examine(self, is_single_file: bool) -> Trusted:
+    def examine(self) -> Trusted:
         """In a disk thread: look at the files and decide."""
         record, files, count = self.record, self.files, self.geometry.piece_count
         is_new = record.durable is None and record.written is None
         if record.seed_only and is_new:
-            self._require_kind(is_single_file)
+            self._require_kind(self.is_single_file)
         elif record.root_device is None and not os.path.isdir(record.save_to):
             return Trusted(Bitfield(count))  # a new torrent in a directory that is yet to be made
         doubtful: set[int] = set()
@@ -161,20 +234,6 @@ class Content(Whereabouts):
             decision.have.clear(piece)
         recheck = tuple(sorted(doubtful.union(decision.recheck)))
         return Trusted(decision.have, recheck, sync_first=decision.sync_first)
-
-    def _adopt(self, metainfo: Metainfo) -> None:
-        """Take from the metainfo what is needed as long as the torrent lives, and the hashes for now."""
-        self._about = About.of(metainfo)
-        self.entries = metainfo.files
-        self.geometry = metainfo.geometry
-        self.private = metainfo.private
-        self.info_bytes = len(metainfo.raw_info)
-        self.trackers = shared(metainfo.trackers)
-        self.web_seeds = metainfo.web_seeds
-        self.web_name = self.record.name if metainfo.name == self.record.name else metainfo.name
-        self.is_single_file = metainfo.is_single_file
-        self._hashes = metainfo.pieces
-        self._files = self._make_files()
 
     def _require_kind(self, is_single_file: bool) -> None:
         """What the operator says is there already must be there, and be of the right kind."""
@@ -245,6 +304,11 @@ class Content(Whereabouts):
         if failure is not None and failure.cause == "no_space":
             self.files.require_room(room_bytes)
 
+    @property
+    def has_hashes(self) -> bool:
+        """They are in memory."""
+        return self._hashes is not None
+
     def hashes(self) -> bytes:
         """The SHA-1 of every piece, 20 bytes each. Waits where they are not in memory."""
         if self._hashes is None:
@@ -308,9 +372,10 @@ class Content(Whereabouts):
     def rest(self) -> None:
         """All is whole and on record, and nobody wants it: keep no more than it takes to begin again."""
         self.release_files()
-        self._files = self._hashes = self._work = self._quiet = None
+        self._files = self._hashes = self._work = self._quiet = self._geometry = None
+        self._entries = ()
         # These are read at the start only.
-        self.record = replace(self.record, durable=None, written=None, file_stats=(), dirty=False)
+        self.record = replace(self.record, durable=None, written=None, file_stats=(), dirty=False, gist=None)
 
     def close(self) -> None:
         """Let go of descriptors and of what is under way."""
@@ -332,3 +397,11 @@ class Content(Whereabouts):
             self._quiet = self._quiet or Event()
             self._quiet.clear()
             self._quiet.wait()
+
+
+def _is_full(bitfield: bytes | None, piece_count: int) -> bool:
+    """All pieces, and there are some."""
+    if not bitfield or len(bitfield) != (piece_count + 7) // 8:
+        return False
+    spare = -piece_count % 8
+    return bitfield[-1] == 0xFF << spare & 0xFF and not bitfield[:-1].strip(b"\xff")

@@ -10,7 +10,6 @@ import errno
 import faulthandler
 import gc
 import os
-import platform
 import resource
 import signal
 import sys
@@ -121,7 +120,7 @@ class Daemon:
         return {
             "version": __version__,
             "pid": os.getpid(),
-            "python": platform.python_version(),
+            "python": ".".join(map(str, sys.version_info[:3])),
             "uptime_s": round(time.monotonic() - self._started_at, 3),
             "state_dir": self.config.daemon.state_dir,
             "config_file": self._invocation.config_file(),
@@ -153,7 +152,6 @@ class Daemon:
                 "running_as_root", advice="a user of its own is safer; see systemd/microtorrd.service"
             )
         session = self._session = Session(settings, crew=self._crew.child("session"))
-        postpone_collections()
         session.start(on_loaded=resume_collections)
         if settings.tracker.enabled:
             # Before anybody can ask for its port.
@@ -309,18 +307,13 @@ def exit_code(error: MicrotorrError) -> int:
     return MISCONFIGURED if isinstance(error, ConfigError) and not passing else FAILED
 
 
-def postpone_collections() -> None:
-    """Let Python look for reference cycles only when all torrents are loaded.
-
-    While thousands of them come in, it would go through all that is there again and again, and find nothing;
-    each time the hub stands still.
-    """
-    gc.collect()
-    gc.disable()
-
-
 def resume_collections() -> None:
-    """Look for cycles again, but not among what is there now: that stays, or is in none when it goes."""
+    """Let Python look for reference cycles again, but not among what is there now: that stays, or is in none
+    when it goes.
+
+    While thousands of torrents came in it would have gone through all of them again and again, and the hub
+    have stood still for that.
+    """
     gc.freeze()
     gc.enable()
 

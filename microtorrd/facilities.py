@@ -34,8 +34,8 @@ from microtorrd.net.interfaces import interface_addresses
 from microtorrd.net.listener import Listener
 from microtorrd.net.peerwire import WireMemory
 from microtorrd.net.routes import Routes
+from microtorrd.net.web_connector import WebConnector
 from microtorrd.net.web_landing import WebMemory
-from microtorrd.net.web_stream import WebConnector
 from microtorrd.notes import NoteBoard
 from microtorrd.rate import TokenBucket
 

@@ -11,7 +11,7 @@ import time
 
 import gevent
 
-from microtorrd import logs, rows
+from microtorrd import gist, logs, rows
 from microtorrd.choosing import marks_of
 from microtorrd.content import Content
 from microtorrd.core.events import AddressesFound
@@ -28,7 +28,7 @@ from microtorrd.roster import Roster
 from microtorrd.rows import Row
 from microtorrd.torrent import Torrent
 
-#: Metainfo larger than this is parsed in a thread; a smaller one takes a few milliseconds.
+#: Metainfo larger than this is parsed, and packed, in a thread; a smaller one takes a few milliseconds.
 PARSE_INLINE_BYTES = 256 << 10
 
 _log = logs.get(room="intake")
@@ -91,6 +91,7 @@ class Intake:
             down_limit=down,
             up_limit=up,
             seed_only=seed_path is not None,
+            gist=self._gist(meta, metainfo),
             metainfo=metainfo,
         )
         self._roster.refuse_conflicts(record)
@@ -194,6 +195,7 @@ class Intake:
             super_seed=chosen.super_seed,
             down_limit=chosen.down_limit,
             up_limit=chosen.up_limit,
+            gist=self._gist(meta, raw),
             metainfo=raw,
         )
         try:
@@ -222,6 +224,12 @@ class Intake:
             return metainfo_room.parse(raw)
         parsed: Metainfo = gevent.get_hub().threadpool.apply(metainfo_room.parse, (raw,))
         return parsed
+
+    def _gist(self, meta: Metainfo, raw: bytes) -> bytes | None:
+        if len(raw) <= PARSE_INLINE_BYTES:
+            return gist.pack(meta, raw, meta.name)
+        packed: bytes | None = gevent.get_hub().threadpool.apply(gist.pack, (meta, raw, meta.name))
+        return packed
 
     def _keep_seeding(self, wish: bool | None) -> bool:
         return self._facilities.config.swarm.seed_after_download if wish is None else wish

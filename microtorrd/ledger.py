@@ -136,6 +136,11 @@ class Ledger:
         """The metainfo files of many torrents, as far as they fit. Waits. Raises StorageError."""
         return self._run(partial(self._store.metainfos, info_hashes, at_most_bytes=at_most_bytes))
 
+    def record_gists(self, gists: Sequence[tuple[bytes, bytes]]) -> None:
+        """What starts need of the metainfo of these torrents: soon, without waiting."""
+        self._queued.append(Queued(partial(self._store.record_gists, gists), b"", {}))
+        self._wake.set()
+
     def add(self, record: TorrentRecord) -> None:
         """Put a torrent on record. Waits for the commit. Raises StorageError."""
         self._run(partial(self._store.add, record))

@@ -15,7 +15,7 @@ from gevent import Greenlet
 from gevent.lock import BoundedSemaphore
 
 from microtorrd import __version__
-from microtorrd.content import Content, Trusted
+from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.core import events
 from microtorrd.core.core import Core
 from microtorrd.core.events import Fact
@@ -44,10 +44,9 @@ PAUSE_MOST_S = 600.0
 class Life(Standing):
     """One torrent as far as it lives by itself."""
 
-    announcer: Announcer  # there once it is loaded
-
     def __init__(self, content: Content, facilities: Facilities) -> None:
         super().__init__(content, facilities)
+        self._announcer: Announcer | None = None
         self._kept: tuple[Fact, ...] = ()  # facts that came before the core was there
         self._probing = False
         self._probe_at = 0.0  # not looked at before this
@@ -60,12 +59,18 @@ class Life(Standing):
 
     # ------------------------------------------------------------------------------------ life, death
 
-    def load(self, metainfo: Metainfo | None, looked: Trusted | StorageError | None = None) -> None:
+    def load(self, metainfo: Metainfo | None, looked: Trusted | AsLeft | StorageError | None = None) -> None:
         """Look at what is on disk, make the core, and let the torrent run if it should. Waits for the disk.
 
         A disk that cannot be read parks the torrent; it is probed like any other parked one. `looked` is what
-        `Content.look` found or raised, where somebody called it already: nothing is waited for then.
+        was found or raised where somebody looked already (`loading.py`): nothing is waited for then. One that
+        is found as it was left, and has nothing to do, announces itself only when `announce` is called.
         """
+        if looked is AS_LEFT:
+            if self._may_begin_at_rest():
+                self._rest(untouched(paused=self.content.record.stopped))
+                return
+            looked = Trusted(Bitfield.full(self.content.piece_count))
         failure: StorageError | None = None
         try:
             if isinstance(looked, StorageError):
@@ -92,13 +97,9 @@ class Life(Standing):
             wishes.append(events.StorageFailed(failure))
         if self._gone or self.facilities.crew.stopped:
             return
-        self.announcer = self.facilities.make_announcer(
-            self.content.trackers,
-            info_hash=record.info_hash,
-            id_hash=record.id_hash,
-            listener=self,
-        )
-        if wishes in ([], [events.Started()]) and not self._kept and self._is_settled(trusted):
+        self._announcer = None  # the trackers may not have been known until now
+        wants_little = wishes in ([], [events.Started()]) and not trusted.sync_first
+        if wants_little and trusted.have.complete and self._may_begin_at_rest():
             self._go_on_at_rest(untouched(paused=record.stopped))
             return
         core = self._make_core(trusted.have)
@@ -110,23 +111,40 @@ class Life(Standing):
         if self._choices:  # made meanwhile
             self._begin_to_follow()
 
-    def _is_settled(self, trusted: Trusted) -> bool:
-        """All is there, confirmed, and on record: a core would only wait for peers."""
-        record, have = self.content.record, trusted.have
-        if trusted.sync_first or record.dirty or not (record.confirmed or record.id_hash is None):
+    def _may_begin_at_rest(self) -> bool:
+        """Where all is there: it is confirmed and on record, and nobody waits; a core would do nothing."""
+        record = self.content.record
+        if self._kept or self._gone or record.dirty or not (record.confirmed or record.id_hash is None):
             return False
         if record.selection:
             return False  # what is wanted is to be reckoned with
-        return have.complete and have.count > 0
+        return record.length > 0
+
+    @property
+    def announcer(self) -> Announcer:
+        """What tells the trackers of us; for who is loaded."""
+        if self._announcer is None:
+            record = self.content.record
+            self._announcer = self.facilities.make_announcer(
+                self.content.trackers,
+                info_hash=record.info_hash,
+                id_hash=record.id_hash,
+                listener=self,
+            )
+        return self._announcer
+
+    def announce(self) -> None:
+        """After `load`: tell the trackers, too."""
+        if self.rest is not None and not self.rest.paused and not self._gone:
+            self.announcer.start()
 
     def _go_on_at_rest(self, rest: Rest) -> None:
         """Do what a core would do that begins, or ends, with nobody to talk to."""
         self._rest(rest)
-        if rest.paused:
-            self.announcer.stop()
-        else:
+        if not rest.paused:
             self.announcer.start()
-        self._show(rest.state, None)
+        elif self._announcer is not None:
+            self._announcer.stop()
 
     def _rest(self, rest: Rest) -> None:
         """Nothing is kept from now on but what it takes to wake up."""
@@ -135,6 +153,7 @@ class Life(Standing):
         self._up = self._down = None
         if self._crew is not None and not self._crew.alive():
             self._crew = None
+        self._show(rest.state, None)
 
     def _wake(self) -> None:
         """Somebody comes, or something is wished: make the core again, as it was."""
@@ -204,7 +223,8 @@ class Life(Standing):
         """Say goodbye to peers and trackers; what is on record stays."""
         if self.rest is not None:
             self._gone = True  # nobody wakes it up any more
-            self.announcer.stop()
+            if self._announcer is not None:
+                self._announcer.stop()
         elif self.host is not None:
             self.host.post((events.Stopped(),))
 
@@ -219,8 +239,8 @@ class Life(Standing):
     def bury(self, data: bool) -> None:
         """After it was struck off the record: end what runs, and delete its files where that was wished."""
         self.close()
-        if self.is_loaded:
-            self.announcer.depart()
+        if self._announcer is not None:
+            self._announcer.depart()
         if data:
             try:
                 self.content.delete()

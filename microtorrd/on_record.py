@@ -1,4 +1,4 @@
-"""The metainfo of a torrent as the database has it, and what is kept of it in memory.
+"""The metainfo of a torrent as the database has it, whole. What is kept of it in memory is in `gist.py`.
 
 What the database hands back was ours when it was written, and may be damaged since: that is an error of our
 disk's, with the database as its path. The functions that wait say so.
@@ -6,9 +6,7 @@ disk's, with the database as its path. The functions that wait say so.
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
-from sys import intern
-from typing import Any, NamedTuple, TypeVar
+from functools import partial
 
 from gevent import get_hub
 
@@ -17,38 +15,6 @@ from microtorrd.errors import CallerError, InvalidMetainfo, NotFound, StorageErr
 from microtorrd.facilities import Facilities
 from microtorrd.proto import metainfo as metainfo_room
 from microtorrd.proto.metainfo import Metainfo
-from microtorrd.times import rfc3339
-
-T = TypeVar("T")
-
-
-class About(NamedTuple):
-    """What the metainfo says for people."""
-
-    comment: str = ""
-    created_by: str = ""
-    creation_date: int | None = None
-    dialect: str = ""
-
-    @classmethod
-    def of(cls, metainfo: Metainfo) -> About:
-        """Its words; what many torrents have in common is kept once."""
-        return cls(
-            shared(metainfo.comment),
-            intern(metainfo.created_by),
-            metainfo.creation_date,
-            intern(metainfo.dialect),
-        )
-
-    def row(self) -> dict[str, Any]:
-        """As outside readers see it."""
-        date = self.creation_date
-        return {
-            "comment": self.comment,
-            "created_by": self.created_by,
-            "created_at": None if date is None else rfc3339(date),
-            "dialect": self.dialect,
-        }
 
 
 def read(record: TorrentRecord, facilities: Facilities) -> Metainfo:
@@ -83,14 +49,3 @@ def raw_info(record: TorrentRecord, facilities: Facilities) -> bytes:
 def _damaged(error: CallerError, database: str) -> StorageError:
     message = f"{database}: the metainfo on record is damaged ({error}); add the torrent anew"
     return StorageError(message, path=database, cause="corrupt")
-
-
-@lru_cache(maxsize=1024)
-def _same(value: Any) -> Any:
-    return value
-
-
-def shared(value: T) -> T:
-    """The first of all values that are equal to this one: thousands of torrents are much alike."""
-    first: T = _same(value)
-    return first

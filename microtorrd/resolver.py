@@ -9,12 +9,12 @@ Owns the record and the announcer of the link, its connections, and what carries
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import gevent
 from gevent import socket
+from msgspec.structs import replace
 
 from microtorrd import __version__, logs
 from microtorrd.core import events

@@ -11,30 +11,58 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.facilities import Facilities
+from microtorrd.gist import Words
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry
+from microtorrd.proto.metainfo_model import padding
 from microtorrd.proto.selection import KEPT, NORMAL, OFF, piece_priorities
 
 
 class Whereabouts:
-    """The record and the files of one torrent. `entries` are there once its metainfo was read."""
+    """The record and the files of one torrent. `entries` are there once its metainfo is known."""
 
     def __init__(self, record: TorrentRecord, facilities: Facilities) -> None:
         self.record = record
         self.facilities = facilities
-        self.geometry = Geometry(record.length, record.piece_length)
-        self.entries: tuple[FileEntry, ...] = ()
+        self.words: Words | None = None  # of its metainfo, once that is known
+        # Made when they are wanted: at rest nobody does.
+        self._geometry: Geometry | None = None
+        self._entries: tuple[FileEntry, ...] = ()
         self._files: FileSet | None = None
         self._committed: TorrentRecord | None = None  # the record, where all of it is on the disk for certain
         self._marks_found: tuple[bytes, bytearray] | None = None  # what was arranged, and what came of it
         self._reckoned: tuple[bytes, bytes | None] = (b"", None)  # marks, and what follows for the pieces
         self._is_deleted = False
+
+    # ----------------------------------------------------------------------------------- the shape
+
+    @property
+    def geometry(self) -> Geometry:
+        """Pieces and blocks; without padding while the metainfo is not known."""
+        if self._geometry is None:
+            zeros = () if self.words is None else padding(self.words.files)
+            self._geometry = Geometry(self.record.length, self.record.piece_length, zeros)
+        return self._geometry
+
+    @property
+    def piece_count(self) -> int:
+        """How many pieces there are."""
+        return -(-self.record.length // self.record.piece_length)
+
+    @property
+    def entries(self) -> tuple[FileEntry, ...]:
+        """The files in words; none while the metainfo is not known."""
+        if not self._entries and self.words is not None:
+            record = self.record
+            self._entries = self.words.files or (FileEntry((record.name,), record.length),)
+        return self._entries
 
     # ----------------------------------------------------------------------------------- the files
 

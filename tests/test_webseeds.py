@@ -11,8 +11,8 @@ from microtorrd.core.events import Fact
 from microtorrd.errors import WebSeedError
 from microtorrd.greenlets import Crew
 from microtorrd.net.routes import Routes
+from microtorrd.net.web_connector import WebConnector
 from microtorrd.net.web_landing import WebMemory
-from microtorrd.net.web_stream import WebConnector
 from microtorrd.net.webseed import WebSeedWire
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.metainfo import FileEntry

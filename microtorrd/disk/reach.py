@@ -67,7 +67,7 @@ class Reach:
         self.executable = frozenset(executable)
         self.tag = tag
         #: The directory of those that are aside.
-        self.hidden = f".{tag}.parts"
+        self.hidden = hidden_name(tag)
         self.placing = RLock()  # a real one, as in `descriptors.py`; for disk threads only
         self._aside: frozenset[int] = frozenset()
         #: Where each file lies now.
@@ -219,6 +219,11 @@ class Reach:
     def _missing_root(self, how: str) -> StorageError:
         message = f"{self.root}: the save directory {how}; is its disk mounted?"
         return StorageError(message, path=self.root, cause="missing_root")
+
+
+def hidden_name(tag: str) -> str:
+    """The directory of what is aside, for a torrent with this tag."""
+    return f".{tag}.parts"
 
 
 def _renamed(path: Parts, first: str | None) -> Parts:

@@ -81,6 +81,9 @@ MIGRATIONS = (
     ALTER TABLE torrents ADD COLUMN selection BLOB NOT NULL DEFAULT X'';
     ALTER TABLE magnets ADD COLUMN selection TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE torrents ADD COLUMN gist BLOB
+    """,
 )
 
 _CAUSES = {

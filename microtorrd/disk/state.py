@@ -18,9 +18,11 @@ import time
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from operator import attrgetter
 from sys import intern
 from typing import Any, NamedTuple
+
+from msgspec import Struct
 
 from microtorrd.disk import schema
 from microtorrd.errors import Duplicate, NotFound
@@ -30,8 +32,7 @@ FileStat = tuple[int, int]  # size in bytes, mtime in ns
 Failure = tuple[str, str, str]  # cause, path, message of a StorageError
 
 
-@dataclass(frozen=True, slots=True)
-class TorrentRecord:
+class TorrentRecord(Struct, frozen=True, gc=False):
     """One torrent on record. What the bitfields and figures mean at start is told in `trust.py`."""
 
     info_hash: bytes
@@ -66,11 +67,11 @@ class TorrentRecord:
     file_stats: tuple[FileStat | None, ...] = ()
     dirty: bool = False  # perhaps written to since `file_stats`
     journal_at: float = 0.0
+    gist: bytes | None = None  # what a start needs of the metainfo (`gist.py`), where that was packed
     metainfo: bytes = b""  # as given; empty in what `load_summaries` returns: see `StateStore.metainfo`
 
 
-@dataclass(frozen=True, slots=True)
-class MagnetRecord:
+class MagnetRecord(Struct, frozen=True):
     """A magnet link on record: a torrent whose metainfo is yet to be found, and what was chosen for it."""
 
     swarm_id: bytes  # the info_hash, or where the link has none the id_hash
@@ -121,8 +122,11 @@ class StateStore:
     def load_summaries(self) -> list[TorrentRecord]:
         """All torrents without their metainfo, the first added first."""
         with schema.errors_at(self.path):
-            rows = self._connection.execute(f"{_SELECT} ORDER BY added_at, info_hash").fetchall()
-        return self._read(rows)
+            rows = self._connection.execute(_SELECT).fetchall()
+        records = self._read(rows)
+        # Here, because nearly all are in order already, and SQLite would copy them all to see that.
+        records.sort(key=attrgetter("added_at", "info_hash"))
+        return records
 
     def load(self, info_hash: bytes) -> TorrentRecord:
         """One torrent, without its metainfo. NotFound where there is none."""
@@ -154,15 +158,21 @@ class StateStore:
 
     def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
         """Those of many torrents, as long as they fit; what is left out, or is not there, is not in it."""
-        found: dict[bytes, bytes] = {}
-        for info_hash in info_hashes:
-            with schema.errors_at(self.path):
-                query = "SELECT length(raw) FROM metainfo WHERE info_hash = ?"
-                row = self._connection.execute(query, (info_hash,)).fetchone()
-            if row is not None and row[0] <= at_most_bytes:
-                at_most_bytes -= row[0]
-                found[info_hash] = self.metainfo(info_hash)
-        return found
+        with schema.errors_at(self.path):
+            sizes = dict(self._of_many("info_hash, length(raw)", info_hashes))
+            fitting = []
+            for info_hash in info_hashes:
+                size = sizes.get(info_hash)
+                if size is not None and size <= at_most_bytes:
+                    at_most_bytes -= size
+                    fitting.append(info_hash)
+            return dict(self._of_many("info_hash, raw", fitting))
+
+    def _of_many(self, columns: str, info_hashes: Sequence[bytes]) -> sqlite3.Cursor:
+        """Of the metainfo of these torrents. In one query: each has costs of its own."""
+        marks = ",".join("?" * len(info_hashes))
+        query = f"SELECT {columns} FROM metainfo WHERE info_hash IN ({marks})"
+        return self._connection.execute(query, info_hashes)
 
     # ----------------------------------------------------------------------------- torrents and their choices
 
@@ -191,6 +201,12 @@ class StateStore:
                 == 0
             ):
                 raise _not_found(info_hash)
+
+    def record_gists(self, gists: Iterable[tuple[bytes, bytes]]) -> None:
+        """(info_hash, gist) of torrents whose metainfo had to be parsed. One that is gone is no error."""
+        with self._commit(full=False) as execute:
+            for info_hash, packed in gists:
+                execute("UPDATE torrents SET gist = ? WHERE info_hash = ?", (packed, info_hash))
 
     def update_all(self, info_hashes: Iterable[bytes], **changes: Any) -> None:
         """Set the same fields of many records in one commit. One that is not there is no error."""
@@ -347,8 +363,8 @@ class StateStore:
                 raise
 
 
-_COLUMNS = tuple(column.name for column in fields(TorrentRecord) if column.name != "metainfo")
-_MAGNET_COLUMNS = tuple(column.name for column in fields(MagnetRecord))
+_COLUMNS = tuple(name for name in TorrentRecord.__struct_fields__ if name != "metainfo")
+_MAGNET_COLUMNS = MagnetRecord.__struct_fields__
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
 
 #: Texts are kept as bytes, since paths and names need not be valid Unicode.
@@ -406,8 +422,9 @@ def _failure(raw: str) -> Failure:
 def _record(row: Sequence[Any]) -> TorrentRecord:
     values = list(row)
     for index, convert in _FROM_COLUMN:
-        if values[index] is not None:
-            values[index] = convert(values[index])
+        value = values[index]
+        if value is not None:
+            values[index] = convert(value)
     return TorrentRecord(*values)
 
 

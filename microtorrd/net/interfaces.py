@@ -6,10 +6,14 @@ A name that is set and an interface that is gone, or has no address, must never 
 from __future__ import annotations
 
 import difflib
-
-import ifaddr
+from typing import TYPE_CHECKING
 
 from microtorrd.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ifaddr import Adapter
 
 
 def interface_addresses(name: str) -> list[str]:
@@ -18,7 +22,7 @@ def interface_addresses(name: str) -> list[str]:
     Link-local IPv6 addresses are left out: they mean something only together with the interface.
     """
     found = []
-    for adapter in ifaddr.get_adapters():
+    for adapter in adapters():
         # The addresses of `eth0:1` are labelled ones of `eth0`.
         if name in (adapter.name, str(adapter.name).partition(":")[0]):
             for ip in adapter.ips:
@@ -33,9 +37,17 @@ def require_interface(name: str) -> list[str]:
     addresses = interface_addresses(name)
     if addresses:
         return addresses
-    names = sorted({str(adapter.name) for adapter in ifaddr.get_adapters(include_unconfigured=True)})
+    names = sorted({str(adapter.name) for adapter in adapters(include_unconfigured=True)})
     if name in names:
         raise ConfigError(f"the interface {name!r} has no address", key="listen.interface")
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
     raise ConfigError(f"there is no interface {name!r}: {hint}", key="listen.interface")
+
+
+def adapters(*, include_unconfigured: bool = False) -> Iterable[Adapter]:
+    """All interfaces of the machine."""
+    import ifaddr  # not before: it runs a program to find the C library
+
+    found: Iterable[Adapter] = ifaddr.get_adapters(include_unconfigured=include_unconfigured)
+    return found

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from ipaddress import ip_address
 from typing import NamedTuple
 
-import ifaddr
-
+from microtorrd.net.interfaces import adapters
 from microtorrd.net.listening import WILDCARDS
 from microtorrd.proto.compact import is_near, read_host, same_bits
 
@@ -35,7 +34,7 @@ class Way(NamedTuple):
 def ways(interface: str, listened: Sequence[str]) -> list[Way]:
     """The ways there are now; `listened` are the numeric addresses that peers may connect to."""
     found: list[Way] = []
-    for adapter in ifaddr.get_adapters():
+    for adapter in adapters():
         # The addresses of `eth0:1` are labelled ones of `eth0`.
         if interface and interface not in (adapter.name, str(adapter.name).partition(":")[0]):
             continue

@@ -14,20 +14,23 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import gevent
 
+from microtorrd import libraries
 from microtorrd.core.events import Address
 from microtorrd.core.tiers import Dialect, Place
 from microtorrd.errors import DialectRefused, PeerForgotten, TrackerError, TrackerUnreachable
 from microtorrd.net.routes import Route, Routes
-from microtorrd.net.tracker_http import HttpLimits, HttpReply, HttpTracker
 from microtorrd.net.tracker_udp import UdpLimits, UdpTracker
 from microtorrd.proto.announce import AnnounceRequest, encode_query
 from microtorrd.proto.announce_reply import AnnounceReply, parse_reply
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply, scrape_url
+
+if TYPE_CHECKING:
+    from microtorrd.net.tracker_http import HttpLimits, HttpReply, HttpTracker
 
 #: What an announce says about the form of reply it wants; the first byte tells whether it got it.
 _ACCEPT: dict[Dialect, str] = {"microtorr": "application/json", "bittorrent": "*/*"}
@@ -41,7 +44,7 @@ class ClientLimits:
     total_s: float = 15.0
     rest_family_s: float = 1800.0  # a family that did not work while the other one did
     addresses: int = 1000
-    http: HttpLimits = field(default_factory=HttpLimits)
+    http: HttpLimits | None = None
     udp: UdpLimits = field(default_factory=UdpLimits)
 
 
@@ -87,7 +90,8 @@ class TrackerClient:
         self._limits = limits or ClientLimits()
         self._clock = clock
         self._routes = routes or Routes(sources, clock=clock)
-        self._http = HttpTracker(self._routes, self._limits.http, verify=verify)
+        self._verify = verify
+        self._http_tracker: HttpTracker | None = None
         self._udp = UdpTracker(self._limits.udp, chance=chance, clock=clock)
         self._resting: dict[tuple[str, bool], float] = {}  # host and family, until when
         #: Told where a tracker sees us (BEP 24): the tracker's address and ours, both numeric.
@@ -144,7 +148,18 @@ class TrackerClient:
 
     def close_idle(self) -> None:
         """Close connections that are kept open for nobody."""
-        self._http.close_idle()
+        if self._http_tracker is not None:
+            self._http_tracker.close_idle()
+
+    @property
+    def _http(self) -> HttpTracker:
+        """Made with the first announce that is in need of it: its library is the largest of all."""
+        if self._http_tracker is None:
+            libraries.warm_up(lambda: gevent.sleep(0))
+            from microtorrd.net.tracker_http import HttpTracker
+
+            self._http_tracker = HttpTracker(self._routes, self._limits.http, verify=self._verify)
+        return self._http_tracker
 
     def _by_every_way(self, question: Question, heard: dict[Route, AnnounceReply]) -> None:
         """Put one reply into `heard`, or one a family where each is worth an announce."""

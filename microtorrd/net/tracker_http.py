@@ -22,7 +22,7 @@ from functools import lru_cache
 from http.client import HTTPException
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import requests
 import urllib3
@@ -32,6 +32,7 @@ from requests.cookies import RequestsCookieJar
 from microtorrd import __version__
 from microtorrd.core.tiers import DEFAULT_PORTS, Place, place_of
 from microtorrd.errors import TrackerError, TrackerUnreachable
+from microtorrd.net.redirects import next_hop
 from microtorrd.net.routes import Route, Routes, is_nearer
 from microtorrd.net.tracker_line import Far, Lines, is_plain
 from microtorrd.proto.announce_reply import MAX_REPLY_BYTES
@@ -72,17 +73,6 @@ class HttpReply(NamedTuple):
     status: int
     body: bytes
     retry_after_s: float | None
-
-
-def next_hop(url: str, location: str) -> str:
-    """The URL that a redirect from `url` leads to; raises TrackerError where we do not follow."""
-    target = urljoin(url, location.strip())
-    scheme = urlsplit(target).scheme
-    if scheme not in ("http", "https") or place_of(target) is None:
-        raise TrackerError("it redirects to something that is not an HTTP address")
-    if scheme == "http" and urlsplit(url).scheme == "https":
-        raise TrackerError("it redirects from https to http")
-    return target
 
 
 def with_query(url: str, query: str) -> str:

@@ -20,9 +20,10 @@ from urllib.parse import unquote, urlsplit
 from microtorrd import __version__
 from microtorrd.core.tiers import DEFAULT_PORTS, Place, place_of
 from microtorrd.errors import ProtocolError, TrackerError, WebSeedError
+from microtorrd.net.redirects import next_hop
 from microtorrd.net.routes import Scope
-from microtorrd.net.tracker_http import next_hop
-from microtorrd.net.web_stream import WebConnector, WebStream, why
+from microtorrd.net.web_connector import WebConnector
+from microtorrd.net.web_stream import WebStream, why
 from microtorrd.proto.http_head import ReplyHead, head_length, parse_head, request_head
 from microtorrd.proto.web_files import WebSpan
 

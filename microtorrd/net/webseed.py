@@ -24,9 +24,10 @@ from microtorrd.core.slots import Slot
 from microtorrd.errors import WebSeedError
 from microtorrd.greenlets import Crew
 from microtorrd.net.peerwire import LIMITED_READ_BYTES, STOPPED, TURN_BYTES
+from microtorrd.net.web_connector import WebConnector
 from microtorrd.net.web_exchange import SILENCE_S, Body, WebExchange
 from microtorrd.net.web_landing import Landing, WebMemory
-from microtorrd.net.web_stream import WebConnector, why
+from microtorrd.net.web_stream import why
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import Extended, HaveAll, Message, Unchoke

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from microtorrd.disk import schema, state
 from microtorrd.disk.state import MagnetRecord, StateStore, TorrentRecord

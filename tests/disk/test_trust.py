@@ -8,12 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from microtorrd.disk.state import StateStore, TorrentRecord
 from microtorrd.disk.trust import JOURNAL_LAG_S, SYNC_LAG_S, FileStat, Trust, decide

@@ -19,7 +19,7 @@ from microtorrd.core.events import MessagesReceived, PeerJoined, PeerLeft
 from microtorrd.greenlets import Crew
 from microtorrd.net import web_exchange
 from microtorrd.net.routes import Route, Routes
-from microtorrd.net.web_stream import WebConnector
+from microtorrd.net.web_connector import WebConnector
 from microtorrd.net.webseed import WebSeedWire
 from microtorrd.proto.extended import ExtendedHandshake
 from microtorrd.proto.messages import Extended, HaveAll, Unchoke

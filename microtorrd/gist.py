@@ -1,0 +1,130 @@
+"""What a start needs of the metainfo of a torrent, packed into its record: thousands need not be parsed then.
+
+Parsing is by far the dearest part of bringing back a torrent that has everything. So what of its metainfo is
+needed as long as it lives (`Words`) is kept on record beside it, with the SHA-1 of the bytes that it was made
+from: it is believed beside exactly those, and where they are damaged or others, parsing them says so.
+
+A gist is made when a torrent comes in, or at the first start that finds none; where the way of packing has
+changed, that is so as well. What has very many files has none.
+"""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from hashlib import sha1
+from typing import Any, NamedTuple
+
+import msgspec.msgpack
+
+from microtorrd.proto.metainfo import FileEntry, Metainfo
+
+#: To be raised when `_Body` or the head changes.
+VERSION = 1
+
+#: What is longer is no use: to read it costs as much as to parse what it was made from.
+MAX_BYTES = 64 << 10
+
+#: Up to this length words are remembered, for other torrents that say the same.
+SHORT_BYTES = 1 << 10
+
+#: Version, SHA-1 of the metainfo, size of the info dictionary, creation date or -1.
+_HEAD = struct.Struct("!B20sIq")
+
+_File = tuple[tuple[str, ...], int, bool, str, tuple[str, ...]]
+_Body = tuple[
+    tuple[tuple[str, ...], ...], tuple[str, ...], bool, bool, str, str, str, tuple[_File, ...]
+]  # as `Words`
+
+
+class Words(NamedTuple):
+    """What the metainfo says that is neither on record nor too long to be kept in memory."""
+
+    trackers: tuple[tuple[str, ...], ...] = ()
+    web_seeds: tuple[str, ...] = ()
+    private: bool = False
+    is_single_file: bool = True
+    comment: str = ""
+    created_by: str = ""
+    dialect: str = ""
+    files: tuple[FileEntry, ...] = ()  # none for a single file without attributes: name and length say it all
+
+    @classmethod
+    def of(cls, meta: Metainfo, name: str) -> Words:
+        """Those of this metainfo, of a torrent that has this name on record."""
+        is_plain = meta.is_single_file and meta.files == (FileEntry((name,), meta.length),)
+        return _alike(
+            cls(
+                trackers=meta.trackers,
+                web_seeds=meta.web_seeds,
+                private=meta.private,
+                is_single_file=meta.is_single_file,
+                comment=meta.comment,
+                created_by=meta.created_by,
+                dialect=meta.dialect,
+                files=() if is_plain else meta.files,
+            )
+        )
+
+
+class Gist(NamedTuple):
+    """All that is packed."""
+
+    words: Words
+    info_bytes: int  # the size of the info dictionary
+    creation_date: int | None  # seconds since 1970
+
+
+def pack(meta: Metainfo, raw: bytes, name: str) -> bytes | None:
+    """The gist of the metainfo file `raw`, which says `meta`, for a torrent that has this name on record;
+    None where it would be too long."""
+    words = Words.of(meta, name)
+    if sum(len(part) for entry in words.files for part in entry.path) > MAX_BYTES:
+        return None
+    files = [
+        (entry.path, entry.length, entry.is_padding, entry.attributes, entry.link) for entry in words.files
+    ]
+    body = msgspec.msgpack.encode((*words[:-1], files))
+    date = -1 if meta.creation_date is None else meta.creation_date
+    packed = _HEAD.pack(VERSION, sha1(raw).digest(), len(meta.raw_info), date) + body
+    return packed if len(packed) <= MAX_BYTES else None
+
+
+def unpack(packed: bytes, raw: bytes) -> Gist | None:
+    """The gist, where it was made by this version from the metainfo file `raw`."""
+    try:
+        version, digest, info_bytes, date = _HEAD.unpack_from(packed)
+        if version != VERSION or digest != sha1(raw).digest():
+            return None
+        body = packed[_HEAD.size :]
+        words = _read_short(body) if len(body) <= SHORT_BYTES else _read(body)
+    except (struct.error, msgspec.DecodeError):  # damaged itself: it can be made anew
+        return None
+    return Gist(words, info_bytes, None if date < 0 else date)
+
+
+def _read(body: bytes) -> Words:
+    *others, files = _DECODER.decode(body)
+    return _alike(Words(*others, tuple([FileEntry(*file) for file in files])))
+
+
+#: Most torrents are of one file, and say what others say: read once, and kept once.
+_read_short = lru_cache(maxsize=1024)(_read)
+
+
+def _alike(words: Words) -> Words:
+    """The same words, and of what thousands of torrents have in common the first that there was."""
+    if not words.files:
+        alone: Words = _same(words)
+        return alone
+    return words._replace(
+        trackers=_same(words.trackers), comment=_same(words.comment), created_by=_same(words.created_by)
+    )
+
+
+@lru_cache(maxsize=1024)
+def _same(value: Any) -> Any:
+    return value
+
+
+_DECODER = msgspec.msgpack.Decoder(_Body)
