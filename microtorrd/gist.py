@@ -1,8 +1,8 @@
 """What a start needs of the metainfo of a torrent, packed into its record: thousands need not be parsed then.
 
 Parsing is by far the dearest part of bringing back a torrent that has everything. So what of its metainfo is
-needed as long as it lives (`Words`) is kept on record beside it, with the SHA-1 of the bytes that it was made
-from: it is believed beside exactly those, and where they are damaged or others, parsing them says so.
+needed as long as it lives (`Words`) is kept on record beside it, with a SHA-1 over it and the bytes that it
+was made from: it is believed beside exactly those, and where they are damaged or others, parsing says so.
 
 A gist is made when a torrent comes in, or at the first start that finds none; where the way of packing has
 changed, that is so as well. What has very many files has none.
@@ -19,8 +19,8 @@ import msgspec.msgpack
 
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 
-#: To be raised when `_Body` or the head changes.
-VERSION = 1
+#: To be changed when anything behind it changes.
+VERSION = b"\x01"
 
 #: What is longer is no use: to read it costs as much as to parse what it was made from.
 MAX_BYTES = 64 << 10
@@ -28,8 +28,9 @@ MAX_BYTES = 64 << 10
 #: Up to this length words are remembered, for other torrents that say the same.
 SHORT_BYTES = 1 << 10
 
-#: Version, SHA-1 of the metainfo, size of the info dictionary, creation date or -1.
-_HEAD = struct.Struct("!B20sIq")
+#: Size of the info dictionary, creation date or -1. Before them: the version, and the SHA-1 of the metainfo
+#: and of what follows.
+_FIGURES = struct.Struct("!Iq")
 
 _File = tuple[tuple[str, ...], int, bool, str, tuple[str, ...]]
 _Body = tuple[
@@ -84,28 +85,32 @@ def pack(meta: Metainfo, raw: bytes, name: str) -> bytes | None:
     files = [
         (entry.path, entry.length, entry.is_padding, entry.attributes, entry.link) for entry in words.files
     ]
-    body = msgspec.msgpack.encode((*words[:-1], files))
     date = -1 if meta.creation_date is None else meta.creation_date
-    packed = _HEAD.pack(VERSION, sha1(raw).digest(), len(meta.raw_info), date) + body
+    said = _FIGURES.pack(len(meta.raw_info), date) + msgspec.msgpack.encode((*words[:-1], files))
+    packed = VERSION + _digest(raw, said) + said
     return packed if len(packed) <= MAX_BYTES else None
 
 
 def unpack(packed: bytes, raw: bytes) -> Gist | None:
-    """The gist, where it was made by this version from the metainfo file `raw`."""
-    try:
-        version, digest, info_bytes, date = _HEAD.unpack_from(packed)
-        if version != VERSION or digest != sha1(raw).digest():
-            return None
-        body = packed[_HEAD.size :]
-        words = _read_short(body) if len(body) <= SHORT_BYTES else _read(body)
-    except (struct.error, msgspec.DecodeError):  # damaged itself: it can be made anew
+    """The gist, where it was made by this version from the metainfo file `raw`, and neither was damaged."""
+    version, digest, said = packed[:1], packed[1:21], packed[21:]
+    if version != VERSION or digest != _digest(raw, said):
         return None
+    info_bytes, date = _FIGURES.unpack_from(said)
+    body = said[_FIGURES.size :]
+    words = _read_short(body) if len(body) <= SHORT_BYTES else _read(body)
     return Gist(words, info_bytes, None if date < 0 else date)
 
 
+def _digest(raw: bytes, said: bytes) -> bytes:
+    both = sha1(raw)
+    both.update(said)
+    return both.digest()
+
+
 def _read(body: bytes) -> Words:
-    *others, files = _DECODER.decode(body)
-    return _alike(Words(*others, tuple([FileEntry(*file) for file in files])))
+    read = _DECODER.decode(body)
+    return _alike(Words(*read[:-1], tuple([FileEntry(*file) for file in read[-1]])))
 
 
 #: Most torrents are of one file, and say what others say: read once, and kept once.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gc
+import os
 import shutil
 import socket as system_socket
+import sqlite3
 import struct
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import Mock
 
 import gevent
 import pytest
@@ -20,7 +24,7 @@ from gevent import socket
 from bench import hubwatch
 from bench.daemons import Daemon
 from bench.measure import for_rpc, make_torrent
-from microtorrd import host, ledger
+from microtorrd import host, ledger, on_record
 from microtorrd.disk.state import StateStore
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
@@ -102,6 +106,50 @@ def test_many_start_without_a_check_at_rest_and_without_a_stall(home: Path, hub_
     assert {(row["state"], row["done_bytes"]) for row in rows} == {("seeding", FILE_BYTES)}
     assert {row["progress"] for row in rows} == {1.0}
     house.stop()
+
+
+def test_what_was_changed_meanwhile_is_found_among_others(tmp_path: Path) -> None:
+    house = make_house(tmp_path)
+    paths = [make_file(tmp_path, number) for number in range(9)]
+    for path in paths:
+        house.add(path, [])
+    house.wait_until(house.all_seed)
+    house.stop()
+    gone, short, other, touched, *same = paths
+    gone.unlink()
+    os.truncate(short, 20_000)
+    other.write_bytes(bytes(FILE_BYTES // 2) + other.read_bytes()[FILE_BYTES // 2 :])
+    os.utime(touched)
+    house = House(tmp_path)
+    heard = house.wait_until(lambda: house.session.stats()["states"] == {"seeding": 6, "failed": 3})
+    rows = {row["name"]: row for row in house.session.list()}
+    assert {rows[path.name]["error"]["cause"] for path in (gone, short, other)} == {"mismatch"}
+    checked = {note["name"] for note in heard if note.get("state") == "checking"}
+    assert checked >= {short.name, other.name, touched.name}
+    assert checked.isdisjoint(path.name for path in same)
+    assert short.stat().st_size == 20_000  # it is the operator's
+    house.stop()
+
+
+def test_torrents_of_an_older_version_are_read_once_and_packed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = home / "state" / "state.sqlite"
+    with closing(sqlite3.connect(database)) as older:
+        older.execute("ALTER TABLE torrents DROP COLUMN gist")
+        older.execute("PRAGMA user_version = 4")
+    for is_first in (True, False):
+        parse = Mock(wraps=on_record.parse)
+        monkeypatch.setattr(on_record, "parse", parse)
+        house = House(home)
+        house.wait_until(house.all_seed)
+        assert house.all_rest()
+        assert parse.call_count == (MANY if is_first else 0)
+        house.stop()
+        monkeypatch.undo()
+    store = StateStore(str(database))
+    assert all(record.gist for record in store.load_summaries())
+    store.close()
 
 
 def test_a_peer_wakes_a_torrent_and_it_rests_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
