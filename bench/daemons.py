@@ -21,6 +21,7 @@ from mtorrctl.exits import Unreachable
 
 START_S = 30.0
 STOP_S = 30.0
+LOOK_S = 0.02
 
 
 class Daemon:
@@ -72,7 +73,8 @@ class Daemon:
                 [*self._prefix, sys.executable, "-m", *self._program, *overrides],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
+                # Its modules are compiled once, as those of an installed one, and not at each start.
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": ""},
             )
         end = time.monotonic() + START_S
         while time.monotonic() < end and self.process.poll() is None:
@@ -81,15 +83,14 @@ class Daemon:
                     client.call("daemon.ping")
                 return self
             except Unreachable:
-                # The kernel tells of no socket that is to come; ten times a second is often enough.
-                self._wait_a_moment()
+                self._wait_a_moment()  # the kernel tells of no socket that is to come
         self.kill()
         raise RuntimeError(f"the daemon did not start:\n{self.log()}")
 
     def _wait_a_moment(self) -> None:
         assert self.process is not None
         try:
-            self.process.wait(0.1)
+            self.process.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             return
 

@@ -2,7 +2,7 @@
 
 Memory, CPU while nothing happens, start, list, and the stop when the tracker of all of them has just died.
 
-python -m bench.idle [TORRENTS]
+python -m bench.idle [TORRENTS [ROUNDS]]: with ROUNDS nothing but starts, so often and in turns
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench import hubwatch
 from bench.daemons import Daemon
-from bench.foreign.many import ALL, Many, Torrent
+from bench.foreign.many import ALL, LOOK_S, Many, Torrent
 from bench.measure import Row, cpu_s, for_rpc, make_torrent, resident_mib, stall_row, workplace
 from bench.silent_tracker import SilentTracker
 from microtorrd.proto import metainfo
@@ -31,6 +31,10 @@ ANNOUNCE_S = 150.0
 
 #: What others do in the first seconds with so many torrents is no rest.
 SETTLE_S = 15.0
+
+#: What a client without torrents does at first, before its memory is looked at: ours imports what it did not
+#: wait for.
+FIRST_S = 1.0
 
 #: The middle of this many lists.
 LISTS = 10
@@ -69,6 +73,30 @@ def said(what: str) -> None:
     print(f"  {what}", flush=True)
 
 
+def starts(count: int, rounds: int) -> list[Row]:
+    """Starts alone, ours and the others' in turns."""
+    with workplace() as home, ExitStack() as stack:
+        tracker = stack.enter_context(SilentTracker())
+        torrents = make_many(home / "content", count, tracker.url)
+        daemon = Daemon(home / "daemon", daemon__log_level="warning").start()
+        stack.callback(daemon.kill)
+        fill(daemon, torrents, home / "content")
+        others = [kind(home / kind.name, torrents, home / "content") for kind in ALL if kind.is_here()]
+        for other in others:
+            other.prepare()
+            stack.callback(other.stop)
+        answers = Row("the socket answers after a start", "s", "< 1 s")
+        stands = [Row("… until all seed", "s", "≤ 1.0, at most 20 s", other=other.name) for other in others]
+        for _ in range(rounds):
+            answered, stood_s = start_ours(daemon, count)
+            daemon.stop()
+            answers.add(answered.ours[0])
+            for other, row in zip(others, stands, strict=True):
+                row.add(stood_s, other.start_s())
+                other.stop()
+        return [answers, *stands]
+
+
 def make_many(content: Path, count: int, tracker: str) -> list[Torrent]:
     """The files, and a torrent of each."""
     content.mkdir()
@@ -84,6 +112,7 @@ def make_many(content: Path, count: int, tracker: str) -> list[Torrent]:
 def fill(daemon: Daemon, torrents: Sequence[Torrent], content: Path) -> float:
     """Add all of them and stop when they seed. The memory of the daemon before, in MiB."""
     assert daemon.process is not None
+    time.sleep(FIRST_S)
     empty_mib = resident_mib(daemon.process.pid)
     with daemon.client() as client:
         for torrent in torrents:
@@ -152,15 +181,15 @@ class Beside:
         """Start it, twice: without torrents, and with."""
         empty = kind(home / f"{kind.name} without torrents", (), home / "content")
         stack.callback(empty.stop)
+        empty.prepare()
         empty.start()
-        time.sleep(1.0)  # what it does at first
+        time.sleep(FIRST_S)
         empty_mib = resident_mib(empty.pid)
         empty.stop()
         client = kind(home / kind.name, torrents, home / "content")
         stack.callback(client.stop)
-        began = time.perf_counter()
-        client.start()
-        return cls(client, time.perf_counter() - began, empty_mib)
+        client.prepare()
+        return cls(client, client.start_s(), empty_mib)
 
 
 def beside_others(
@@ -235,14 +264,15 @@ def wait_for_all(daemon: Daemon, count: int) -> None:
     """Until every torrent seeds."""
     with daemon.client() as client:
         client.subscribe(kinds=["moved"])
-        for _ in range(2000):
+        for _ in range(4000):
             states = client.call("session.stats")["states"]
             if states.get("seeding") == count:
                 return
-            client.next_note(0.1)  # nothing comes: asking itself costs the daemon time
+            client.next_note(LOOK_S)  # nothing comes: asking itself costs the daemon time
     raise RuntimeError(f"not all seed: {states}\n{daemon.log()[-2000:]}")
 
 
 if __name__ == "__main__":
-    for row in rows(int(sys.argv[1]) if len(sys.argv) > 1 else 5000):
+    count, *rounds = [int(word) for word in sys.argv[1:]] or [5000]
+    for row in starts(count, rounds[0]) if rounds else rows(count):
         print(" | ".join(row.cells()), row.note)

@@ -40,7 +40,8 @@ class Torrent:
 
 
 class Many:
-    """A client with these torrents, whose content lies in `save_to`. `start` returns when all seed."""
+    """A client with these torrents, whose content lies in `save_to`. `prepare` before the first `start`,
+    which returns when all seed."""
 
     name: str
 
@@ -56,9 +57,19 @@ class Many:
         """Whether it is installed."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """Write down what it finds when it starts."""
+        raise NotImplementedError
+
     def start(self) -> None:
         """Start it, and wait until all seed. RuntimeError where they do not."""
         raise NotImplementedError
+
+    def start_s(self) -> float:
+        """Start it; how long that took."""
+        began = time.perf_counter()
+        self.start()
+        return time.perf_counter() - began
 
     @property
     def pid(self) -> int:
@@ -98,13 +109,14 @@ class LibtorrentMany(Many):
     def is_here(cls) -> bool:
         return True
 
-    def start(self) -> None:
+    def prepare(self) -> None:
         files = self.home / "torrents"
-        if not files.exists():
-            files.mkdir()
-            for torrent in self.torrents:
-                (files / f"{torrent.name}.torrent").write_bytes(torrent.metainfo)
-        process = self._run(sys.executable, SESSION, files, self.save_to)
+        files.mkdir()
+        for torrent in self.torrents:
+            (files / f"{torrent.name}.torrent").write_bytes(torrent.metainfo)
+
+    def start(self) -> None:
+        process = self._run(sys.executable, SESSION, self.home / "torrents", self.save_to)
         assert process.stdout is not None
         if process.stdout.readline() != b"ready\n":
             raise RuntimeError((self.home / "log").read_text(errors="replace")[-2000:])
@@ -120,12 +132,10 @@ class TransmissionMany(Many):
         return shutil.which("transmission-daemon") is not None
 
     def start(self) -> None:
-        port = free_port()
-        self._write(port)
         process = self._run("transmission-daemon", "--foreground", "--config-dir", self.home)
         end = time.monotonic() + START_S
         while time.monotonic() < end and process.poll() is None:
-            states = self._states(port)
+            states = self._states(self._port)
             if states is not None and states.total() == states[SEEDS] == len(self.torrents):
                 return
             time.sleep(LOOK_S)  # it has no word for this that could be waited for
@@ -139,7 +149,8 @@ class TransmissionMany(Many):
             return None
         return Counter(torrent["status"] for torrent in reply["arguments"]["torrents"])
 
-    def _write(self, port: int) -> None:
+    def prepare(self) -> None:
+        self._port = free_port()
         settings = {
             "bind-address-ipv4": "127.0.0.1",
             "dht-enabled": False,
@@ -149,7 +160,7 @@ class TransmissionMany(Many):
             "peer-port": free_port(),
             "port-forwarding-enabled": False,
             "rpc-bind-address": "127.0.0.1",
-            "rpc-port": port,
+            "rpc-port": self._port,
             "utp-enabled": False,
         }
         (self.home / "settings.json").write_text(json.dumps(settings))
