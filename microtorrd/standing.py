@@ -224,8 +224,10 @@ class Standing:
         self.note("state_changed", state=state, before=None if before is None else before[0])
         if failure is None:
             # That thousands go on after a start as they were before it is no news.
-            speak = self._log.debug if before is None and self.rest is not None else self._log.info
-            speak("state_changed", state=state)
+            if before is None and self.rest is not None:
+                self._log.debug("state_changed", state=state)
+            else:
+                self._log.info("state_changed", state=state)
         else:
             self._log.error("torrent_parked", cause=failure.cause, path=failure.path, reason=str(failure))
         return True

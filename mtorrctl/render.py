@@ -16,6 +16,8 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TextIO
 
+import msgspec
+
 Row = Mapping[str, Any]
 Color = Literal["red", "green", "yellow", "blue", "cyan", "dim", "bold"]
 
@@ -323,13 +325,9 @@ def _value_of(name: str, row: Row) -> str:
 
 def as_json(value: Any) -> str:
     """The value as JSON over several lines."""
-    import msgspec.json  # not before: it takes a ping 5 ms
-
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
 def as_json_line(value: Any) -> str:
     """The value as JSON on one line, for streams."""
-    import msgspec.json
-
     return msgspec.json.encode(value).decode()

@@ -247,7 +247,6 @@ print(*sorted(sys.modules))
         "urllib",
         "tempfile",
         "http",
-        "msgspec",
     }
     assert imported & heavy <= {"urllib"}  # click.types brings urllib.parse by way of pathlib
     assert "urllib.request" not in result.stdout
