@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = invocation.config_file()
         print(f"{file}: ok" if file else "ok (no configuration file: defaults)")
         return OK
-    lacking = libraries.missing()
+    lacking = libraries.missing((*libraries.LATER, "flask") if settings.tracker.enabled else libraries.LATER)
     if lacking:
         print(f"microtorrd: not installed: {', '.join(lacking)}", file=sys.stderr)
         return FAILED

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event
 
-from microtorrd import __version__, config, logs
+from microtorrd import __version__, config, libraries, logs
 from microtorrd.config import Config
 from microtorrd.errors import ConfigError, MicrotorrError
 from microtorrd.greenlets import Crew
@@ -174,6 +174,7 @@ class Daemon:
         self._manager.ready(self._summary())
 
     def _make_tracker(self, settings: Config) -> TrackerServer:
+        libraries.prepare_tls()
         from microtorrd.tracker.server import TrackerServer  # flask: 7 MB that only a tracker needs
 
         return TrackerServer(

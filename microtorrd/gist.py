@@ -109,8 +109,9 @@ def _digest(raw: bytes, said: bytes) -> bytes:
 
 
 def _read(body: bytes) -> Words:
-    read = _DECODER.decode(body)
-    return _alike(Words(*read[:-1], tuple([FileEntry(*file) for file in read[-1]])))
+    trackers, web_seeds, private, is_single_file, comment, created_by, dialect, files = _DECODER.decode(body)
+    entries = tuple([FileEntry(*file) for file in files])
+    return _alike(Words(trackers, web_seeds, private, is_single_file, comment, created_by, dialect, entries))
 
 
 #: Most torrents are of one file, and say what others say: read once, and kept once.

@@ -33,15 +33,20 @@ STEPS = (
 )
 
 
-def missing(names: Sequence[str] = LATER) -> list[str]:
-    """Those that are not installed."""
+def missing(names: Sequence[str]) -> list[str]:
+    """Those of these that are not installed."""
     return [name for name in names if find_spec(name) is None]
+
+
+def prepare_tls() -> None:
+    """Import `ssl` so that it waits politely. Before anything else imports it."""
+    if not monkey.is_module_patched("ssl"):
+        monkey.patch_ssl()
 
 
 def warm_up(breathe: Callable[[], None]) -> None:
     """Import the rest. `breathe` is called between two steps, so that others get their turn."""
-    if not monkey.is_module_patched("ssl"):
-        monkey.patch_ssl()  # which imports it: nobody else does so before
+    prepare_tls()
     for name in STEPS:
         if name not in sys.modules:
             breathe()

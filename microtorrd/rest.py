@@ -12,7 +12,6 @@ from microtorrd.core.core import Core
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.snapshot import Snapshot, State
 from microtorrd.core.states import Phase
-from microtorrd.proto.geometry import Geometry
 
 
 class Rest:
@@ -76,15 +75,15 @@ class Rest:
         swarm.down.total, swarm.up.total = self.down_bytes, self.up_bytes
         swarm.wasted_bytes, swarm.corrupt_pieces = self.wasted_bytes, self.corrupt_pieces
 
-    def snapshot(self, geometry: Geometry) -> Snapshot:
-        """What the core would say if it were there."""
+    def snapshot(self, *, length: int, piece_count: int) -> Snapshot:
+        """What the core would say if it were there, of content of so many bytes."""
         return Snapshot(
             state=self.state,
             failure=None,
-            have_count=geometry.piece_count,
-            done_bytes=geometry.length,
-            wanted_bytes=geometry.length,
-            have_bytes=geometry.length,
+            have_count=piece_count,
+            done_bytes=length,
+            wanted_bytes=length,
+            have_bytes=length,
             down_bytes=self.down_bytes,
             up_bytes=self.up_bytes,
             wasted_bytes=self.wasted_bytes,

@@ -124,7 +124,7 @@ class Standing:
     def have(self) -> Bitfield | None:
         """The verified pieces, to be read only; None while the torrent is being loaded."""
         if self.rest is not None:
-            return Bitfield.full(self.content.geometry.piece_count)
+            return Bitfield.full(self.content.piece_count)
         return None if self.core is None else self.core.have
 
     @property
@@ -153,7 +153,8 @@ class Standing:
     def snapshot(self, *, with_peers: bool = False) -> Snapshot | None:
         """The frozen picture of the core, None while the torrent is being loaded."""
         if self.rest is not None:
-            return self.rest.snapshot(self.content.geometry)
+            content = self.content
+            return self.rest.snapshot(length=content.record.length, piece_count=content.piece_count)
         return (
             None if self.core is None else self.core.snapshot(self.facilities.clock(), with_peers=with_peers)
         )

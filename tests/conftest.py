@@ -27,7 +27,7 @@ import gevent
 import pytest
 from gevent import Greenlet, get_hub
 
-from microtorrd import logs
+from microtorrd import libraries, logs
 from microtorrd.greenlets import Crew
 
 #: How long the hub may stand still, and how often it is looked at.
@@ -52,6 +52,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     """Set aside all that the imports made, so that the search for greenlets after each test is short."""
     # The resolver's first use starts a thread of gevent's pool and may leave a descriptor of the C library.
     gevent.socket.getaddrinfo("localhost", 0)
+    # As in a daemon whose torrents stand: none of it is imported in the middle of a test.
+    libraries.warm_up(lambda: None)
     gc.collect()
     gc.freeze()
 

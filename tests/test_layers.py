@@ -86,6 +86,7 @@ MAP: dict[str, set[str]] = {
     # The process.
     "daemon": {
         "microtorrd.errors",
+        "microtorrd.libraries",
         "microtorrd.logs",
         "microtorrd.greenlets",
         "microtorrd.config",

@@ -85,6 +85,18 @@ def test_the_rest_comes_bit_by_bit_and_waits_politely() -> None:
     assert "rich" not in names
 
 
+def test_a_tracker_does_not_import_tls_before_it_is_patched() -> None:
+    names = imported(
+        "import microtorrd.__main__, microtorrd.daemon, warnings\n"
+        "warnings.simplefilter('error')\n"
+        "from microtorrd import libraries\n"
+        "libraries.prepare_tls()\n"
+        "import microtorrd.tracker.server, ssl, gevent.ssl\n"
+        "assert ssl.SSLContext is gevent.ssl.SSLContext\n"
+    )
+    assert "flask" in names
+
+
 def test_a_library_that_is_missing_stops_the_start() -> None:
     done = run(
         "import sys\n"

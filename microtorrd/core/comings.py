@@ -110,6 +110,7 @@ class Comings:
         """Drop a newcomer that was never let in."""
         self._swarm.orders.append(Drop(fact.peer, reason))
         if fact.address is not None and not self._connected(fact.address):
+            self._book.joined(fact.address, now)  # else it would be taken for dialed, and not be dialed again
             self._book.left(fact.address, now, is_seed=False, fault=False)
 
     def dial_failed(self, fact: DialFailed, now: float) -> None:

@@ -306,3 +306,24 @@ def test_haves_reach_a_peer_that_joins_in_the_middle_of_a_batch_once() -> None:
     words = told(orders, 3)
     assert isinstance(words[0], BitfieldMessage)
     assert sorted(m.piece for m in words if isinstance(m, Have)) == sorted(rest)
+
+
+def test_a_dial_that_stands_only_when_we_have_stopped_is_tried_again() -> None:
+    """Else it would count as being dialed for two minutes."""
+    rig = Rig("..")
+    address = ("10.0.0.7", 51413)
+    assert of(rig.do(AddressesFound((address,), "tracker")), Dial) == [Dial(address)]
+    rig.do(events.Stopped())
+    joined = events.PeerJoined(
+        peer=1,
+        address=address,
+        peer_id=peer_id(1),
+        incoming=False,
+        fast=True,
+        extended=False,
+        host=address[0],
+    )
+    assert dropped(rig.do(joined)) == {1: "the torrent is stopped"}
+    assert rig.core.book.dialing == 0
+    rig.now += 2.0
+    assert of(rig.do(events.Started(), events.Ticked()), Dial) == [Dial(address)]

@@ -166,7 +166,7 @@ def test_only_interfaces_that_peers_come_by_are_used(monkeypatch: pytest.MonkeyP
         adapter("eth0:1", "192.0.2.2"),
         adapter("wg0", "10.0.0.1"),
     ]
-    monkeypatch.setattr(ifaddr, "get_adapters", lambda: machine)
+    monkeypatch.setattr(ifaddr, "get_adapters", lambda **_: machine)
 
     def hosts(interface: str, *listened: str) -> list[str]:
         return [way.host for way in ways(interface, listened)]
