@@ -93,7 +93,7 @@ def starts(count: int, rounds: int) -> list[Row]:
             answers.add(answered.ours[0])
             for other, row in zip(others, stands, strict=True):
                 row.add(stood_s, other.start_s())
-                other.stop()
+                other.kill()
         return [answers, *stands]
 
 

@@ -88,6 +88,12 @@ class Many:
             self.process.kill()
             self.process.wait()
 
+    def kill(self) -> None:
+        """End it at once: it says goodbye to no tracker."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
     def _run(self, *command: str | Path) -> subprocess.Popen[bytes]:
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
