@@ -23,7 +23,16 @@ from microtorrd.errors import Stopping
 #: Told of a crash: the name of the greenlet, and the error.
 OnCrash = Callable[[str, BaseException], None]
 
+#: Too short for anybody to notice, and not 0: the loop runs up to 50 turns of `sleep(0)` in a row before it
+#: looks at sockets and timers again.
+TURN_S = 1e-9
+
 _log = logs.get(room="greenlets")
+
+
+def breathe() -> None:
+    """Let everybody have a turn in the middle of something long: greenlets, sockets and timers."""
+    gevent.sleep(TURN_S)
 
 
 class Crew:

@@ -25,6 +25,7 @@ LATER = ("ifaddr", "requests", "structlog")
 STEPS = (
     "microtorrd.log_lines",
     "http.cookiejar",
+    "importlib.metadata",
     "urllib3",
     "charset_normalizer",
     "idna",

@@ -30,7 +30,7 @@ from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.glance import Glance
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.torrent import Torrent
 
 #: Batches looked at together; more would only queue at the disk threads.
@@ -129,11 +129,6 @@ class Loading:
             else:
                 others.append((torrent, outcome))
         return others
-
-
-def breathe() -> None:
-    """Let others have their turn."""
-    gevent.sleep(0)
 
 
 def batches(torrents: Iterable[Torrent]) -> list[list[Torrent]]:

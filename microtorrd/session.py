@@ -26,7 +26,7 @@ from microtorrd.errors import (
     StorageError,
 )
 from microtorrd.facilities import Facilities
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.intake import Intake
 from microtorrd.loading import Loading
 from microtorrd.net.discovery import Discovery
@@ -438,11 +438,6 @@ def unhurried(members: Sequence[Member]) -> Iterator[Member]:
         yield member
         if number % TOLD_AT_ONCE == 0:
             breathe()
-
-
-def breathe() -> None:
-    """Let others have their turn in the middle of something long."""
-    gevent.sleep(0)
 
 
 def resident_bytes() -> int:

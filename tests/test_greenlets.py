@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import json
+import time
 import weakref
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ from gevent.event import Event
 
 from microtorrd import logs
 from microtorrd.errors import Stopping
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 
 
 @pytest.fixture
@@ -192,3 +193,20 @@ def test_children_that_are_dropped_leave_nothing_behind() -> None:
     assert gone() is None
     assert crew.alive() == ["session.busy/work"], "a child with a living member is not lost"
     assert crew.stop(1) == []
+
+
+def test_a_breath_is_a_turn_for_sockets_and_timers_too() -> None:
+    """The loop goes on with greenlets that merely slept for 0 s, up to 50 times, before it looks at those."""
+    beats: list[float] = []
+    timer = gevent.get_hub().loop.timer(0.0001, 0.0001)
+    timer.start(lambda: beats.append(time.monotonic()))
+    try:
+        for _ in range(20):
+            until = time.monotonic() + 0.001
+            while time.monotonic() < until:
+                sum(range(100))  # something long
+            breathe()
+    finally:
+        timer.stop()
+        timer.close()
+    assert len(beats) >= 10

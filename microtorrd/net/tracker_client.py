@@ -23,6 +23,7 @@ from microtorrd import libraries
 from microtorrd.core.events import Address
 from microtorrd.core.tiers import Dialect, Place
 from microtorrd.errors import DialectRefused, PeerForgotten, TrackerError, TrackerUnreachable
+from microtorrd.greenlets import breathe
 from microtorrd.net.routes import Route, Routes
 from microtorrd.net.tracker_udp import UdpLimits, UdpTracker
 from microtorrd.proto.announce import AnnounceRequest, encode_query
@@ -155,7 +156,7 @@ class TrackerClient:
     def _http(self) -> HttpTracker:
         """Made with the first announce that is in need of it: its library is the largest of all."""
         if self._http_tracker is None:
-            libraries.warm_up(lambda: gevent.sleep(0))
+            libraries.warm_up(breathe)
             from microtorrd.net.tracker_http import HttpTracker
 
             self._http_tracker = HttpTracker(self._routes, self._limits.http, verify=self._verify)

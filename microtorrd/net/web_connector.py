@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 
-import gevent
 from gevent import socket
 
 from microtorrd import libraries
 from microtorrd.core.tiers import Place
 from microtorrd.errors import TrackerUnreachable, WebSeedError
+from microtorrd.greenlets import breathe
 from microtorrd.net.routes import Route, Routes, Scope, is_nearer
 from microtorrd.net.stream import tune
 from microtorrd.net.web_stream import CONNECT_S, WebStream, why
@@ -72,7 +72,7 @@ class WebConnector:
         return stream
 
     def _speak_tls(self, sock: plain_socket.socket, place: Place, deadline: float) -> WebStream:
-        libraries.warm_up(lambda: gevent.sleep(0))
+        libraries.warm_up(breathe)
         from microtorrd.net.web_tls import TlsStream
 
         stream = TlsStream(sock, place.host, self._bundle)

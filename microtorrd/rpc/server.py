@@ -17,12 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import gevent
 from gevent import socket
 from gevent.event import Event
 
 from microtorrd import logs
 from microtorrd.errors import Busy
+from microtorrd.greenlets import breathe
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.api import Services
 from microtorrd.rpc.connection import Connection, MemoryBudget
@@ -64,7 +64,7 @@ class ControlServer:
         self.bounds = bounds or Bounds()
         self.budget = MemoryBudget(self.bounds.buffered_bytes)
         self._control = control
-        self._dispatcher = Dispatcher(services, breathe=lambda: gevent.sleep(0))
+        self._dispatcher = Dispatcher(services, breathe=breathe)
         self._crew = crew
         self._connections: set[Connection] = set()
         self._numbers = itertools.count(1)
