@@ -6,8 +6,8 @@ had everything as it joined: one that completes beside us gave most of its share
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from microtorrd.core.peer import Peer
@@ -104,3 +104,9 @@ class Shares:
                 return self._others
             share = self._shares[key] = Share(peer.peer_id, peer.host, peer.joined_as_seed)
         return share
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one of these, or what lies between the two in the middle."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
