@@ -50,12 +50,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if lacking:
         print(f"microtorrd: not installed: {', '.join(lacking)}", file=sys.stderr)
         return FAILED
-    gc.disable()  # until all stands: nothing of what a start makes goes, and looking for that takes long
+    postpone_collections()
     # Where each greenlet was started, kept for as long as it lives, is memory that nobody reads.
     gevent.config.track_greenlet_tree = False
     from microtorrd.daemon import Daemon  # all the rooms: not for --help and --check-config
 
     return Daemon(settings, invocation).run()
+
+
+def postpone_collections() -> None:
+    """Let Python look for reference cycles only when all torrents stand (`daemon.resume_collections`).
+
+    Nothing of what a start makes goes. While thousands of torrents come in, all that is there would be gone
+    through again and again; each time the hub stands still.
+    """
+    gc.disable()
 
 
 def parser() -> argparse.ArgumentParser:

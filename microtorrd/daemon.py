@@ -309,12 +309,8 @@ def exit_code(error: MicrotorrError) -> int:
 
 
 def resume_collections() -> None:
-    """Let Python look for reference cycles again, but not among what is there now: that stays, or is in none
-    when it goes.
-
-    While thousands of torrents came in it would have gone through all of them again and again, and the hub
-    have stood still for that.
-    """
+    """Look for reference cycles again, but not among what is there now: that stays, or is in none when it
+    goes."""
     gc.freeze()
     gc.enable()
 

@@ -7,7 +7,7 @@ from typing import Any
 from bench.levers.swaps import Lever, Swap, around, without_cache
 
 
-def never_settled(self: Any, trusted: Any) -> bool:
+def never_settled(self: Any) -> bool:
     """Every torrent gets a core when it is loaded …"""
     return False
 
@@ -15,6 +15,24 @@ def never_settled(self: Any, trusted: Any) -> bool:
 def never_resting(self: Any, core: Any) -> bool:
     """… and keeps it."""
     return False
+
+
+def nothing_packed(packed: bytes, raw: bytes) -> Any:
+    """The metainfo has to be read."""
+    return None
+
+
+def never_as_left(self: Any, glance: Any) -> bool:
+    """It is decided by the rules."""
+    return False
+
+
+def all_at_once(names: Any) -> list[str]:
+    """They are there: they are imported before anything begins."""
+    from microtorrd import libraries
+
+    libraries.warm_up(lambda: None)
+    return []
 
 
 def not_postponed() -> None:
@@ -58,7 +76,7 @@ LEVERS = (
         "rest",
         "a torrent that has everything and talks to nobody has no core",
         (
-            Swap("microtorrd.life:Life._is_settled", never_settled),
+            Swap("microtorrd.life:Life._may_begin_at_rest", never_settled),
             Swap("microtorrd.life:Life._may_rest", never_resting),
         ),
         ("many.memory", "many.start-cpu"),
@@ -68,8 +86,8 @@ LEVERS = (
         "what torrents have in common is kept once",
         (
             Swap("microtorrd.disk.state:intern", itself),
-            Swap("microtorrd.on_record:intern", itself),
-            Swap("microtorrd.on_record:_same", make=without_cache),
+            Swap("microtorrd.gist:_same", make=without_cache),
+            Swap("microtorrd.gist:_read_short", make=without_cache),
             Swap("microtorrd.core.tiers:intern", itself),
             Swap("microtorrd.core.tiers:_same", make=without_cache),
         ),
@@ -77,15 +95,45 @@ LEVERS = (
     ),
     Lever(
         "together",
-        "32 torrents of a directory are loaded at a time",
+        "250 torrents of a directory are looked at together",
         (Swap("microtorrd.loading:TOGETHER", 1),),
         ("many.start-cpu", "many.start-time"),
+    ),
+    Lever(
+        "in-turn",
+        "one batch is looked at after the other, as long as that is quick",
+        (Swap("microtorrd.loading:PATIENCE_S", 0.0),),
+        ("many.start-cpu", "many.start-time"),
+    ),
+    Lever(
+        "gists",
+        "what a start needs of the metainfo is packed into the record",
+        (Swap("microtorrd.gist:unpack", nothing_packed),),
+        ("many.start-cpu", "many.start-time"),
+    ),
+    Lever(
+        "as-left",
+        "whole content whose files look as they did is trusted without a decision",
+        (Swap("microtorrd.content:Content.is_as_left", never_as_left),),
+        ("many.start-cpu", "many.start-time"),
+    ),
+    Lever(
+        "late-libraries",
+        "structlog, TLS and the HTTP library are imported when all torrents stand",
+        (Swap("microtorrd.libraries:missing", all_at_once),),
+        ("many.start-time",),
+    ),
+    Lever(
+        "late-announces",
+        "the trackers are told when all torrents stand",
+        (Swap("microtorrd.loading:SILENCE_S", 0.0),),
+        ("many.start-time",),
     ),
     Lever(
         "no-collections",
         "Python looks for reference cycles after a start, and never among what it loaded",
         (
-            Swap("microtorrd.daemon:postpone_collections", not_postponed),
+            Swap("microtorrd.__main__:postpone_collections", not_postponed),
             Swap("microtorrd.daemon:resume_collections", not_resumed),
         ),
         ("many.stall", "many.start-cpu"),
