@@ -198,6 +198,7 @@ class Content(Whereabouts):
 
     def opened(self, trusted: Trusted) -> Trusted:
         """The files were looked at."""
+        self.record = replace(self.record, gist=None)  # read at the start only, and up to 64 KiB
         self._note_marks()
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
