@@ -13,12 +13,12 @@ import pwd
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
 import msgspec.json
+from msgspec import Struct
 
 from microtorrd import settings, settings_text
 from microtorrd.errors import ConfigError
@@ -42,8 +42,7 @@ _TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(Struct, frozen=True):
     """A value as somebody wrote it, and where."""
 
     value: Any
@@ -94,8 +93,7 @@ def as_table(config: Config) -> dict[str, dict[str, Any]]:
     return table
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """The names of settings that differ: which apply at once, and which wait for a restart."""
 
     live: tuple[str, ...]

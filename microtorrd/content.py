@@ -187,10 +187,14 @@ class Content(Whereabouts):
             return False
         if not record.seed_only and glance.holds(hidden_name(record.info_hash.hex())):
             return False
-        if len(record.file_stats) != len(self.entries):
+        stats, name = record.file_stats, record.disk_name
+        if self.words is not None and not self.words.files:  # most of thousands
+            now = glance.stat((name or record.name,))
+            return stats == (now,) and now is not None and now[0] == record.length
+        if len(stats) != len(self.entries):
             return False
-        for entry, before in zip(self.entries, record.file_stats, strict=True):
-            path = entry.path if record.disk_name is None else (record.disk_name, *entry.path[1:])
+        for entry, before in zip(self.entries, stats, strict=True):
+            path = entry.path if name is None else (name, *entry.path[1:])
             now = glance.stat(path) if entry.is_on_disk else (entry.length, 0)
             if now is None or now != before or now[0] != entry.length:
                 return False

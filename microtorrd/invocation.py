@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from microtorrd import config
 from microtorrd.config import Config
@@ -13,8 +14,7 @@ from microtorrd.config import Config
 OK, FAILED, USAGE, LOCKED, MISCONFIGURED = 0, 1, 2, 75, 78
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(Struct, frozen=True):
     """Enough to read the settings, and to read them again on a reload."""
 
     config_path: str | None = None

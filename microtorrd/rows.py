@@ -44,7 +44,7 @@ def list_row(torrent: Torrent | Resolver) -> Row:
         return _row_at_rest(torrent, torrent.rest)
     record, snapshot = torrent.content.record, torrent.snapshot()
     done = snapshot.done_bytes if snapshot is not None else torrent.content.done_on_record
-    state = snapshot.state if snapshot is not None else ("stopped" if record.stopped else "checking")
+    state = snapshot.state if snapshot is not None else state_before_loading(record)
     uploaded, downloaded = torrent.totals()
     # The meters look back some seconds; what cannot move any more is not shown as moving.
     wanted = snapshot.wanted_bytes if snapshot is not None else record.length
@@ -77,6 +77,11 @@ def list_row(torrent: Torrent | Resolver) -> Row:
         "sequential": record.sequential,
         "checked": check_progress(torrent, snapshot),
     }
+
+
+def state_before_loading(record: TorrentRecord) -> str:
+    """What people see of a torrent that is still to be looked at."""
+    return "stopped" if record.stopped else "checking"
 
 
 def _row_at_rest(torrent: Torrent, rest: Rest) -> Row:
@@ -145,6 +150,9 @@ def total_row(torrents: Sequence[Torrent | Resolver]) -> Row:
         up, down = up + uploaded, down + downloaded
         if torrent.rest is not None:
             states[torrent.rest.state] += 1
+            continue
+        if not torrent.is_loaded:  # thousands of them just after a start: no row is made for each
+            states[state_before_loading(torrent.record)] += 1
             continue
         row = list_row(torrent)
         states[row["state"]] += 1

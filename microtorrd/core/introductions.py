@@ -6,7 +6,7 @@ attacker-controlled; where somebody listens is believed of his own host only, an
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from microtorrd.core.exchange import Exchange
 from microtorrd.core.handout import Handout

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class SwarmSettings:
+class SwarmSettings(Struct, frozen=True):
     """How every torrent of the daemon behaves (section `[swarm]` and `[limits]` of the configuration)."""
 
     random_peer_share: float = 0.1  # of the choices of a peer to fetch from, how many are by lot
@@ -21,8 +20,7 @@ class SwarmSettings:
     peer_exchange: bool = True  # BEP 11; never in a private torrent
 
 
-@dataclass(frozen=True, slots=True)
-class TorrentSettings:
+class TorrentSettings(Struct, frozen=True):
     """Run-time choices of one torrent; they live in the state database."""
 
     wait_seeders: int = 0

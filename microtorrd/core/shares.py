@@ -7,8 +7,9 @@ had everything as it joined: one that completes beside us gave most of its share
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from microtorrd.core.peer import Peer
 
@@ -20,8 +21,7 @@ PEERS_KEPT = 1000
 SAMPLES_KEPT = 512
 
 
-@dataclass(slots=True)
-class Share:
+class Share(Struct):
     """What one peer gave."""
 
     peer_id: bytes

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from msgspec import Struct, field
 
 from microtorrd.core.events import Source
 from microtorrd.errors import StorageError
@@ -15,8 +16,7 @@ if TYPE_CHECKING:
 State = Literal["stopped", "checking", "resolving", "waiting", "downloading", "seeding", "failed"]
 
 
-@dataclass(frozen=True, slots=True)
-class PeerView:
+class PeerView(Struct, frozen=True):
     """What people may know of one connection."""
 
     peer: int
@@ -42,8 +42,7 @@ class PeerView:
     upload_only: bool = False  # it wants nothing more, though it may not have everything (BEP 21)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(Struct, frozen=True):
     """The frozen picture of a torrent's core that everybody outside reads."""
 
     state: State

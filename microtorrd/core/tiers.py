@@ -12,11 +12,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from sys import intern
 from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 Dialect = Literal["microtorr", "bittorrent"]
 
@@ -38,8 +39,7 @@ SCHEMES: dict[Dialect, frozenset[str]] = {
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Pacing:
+class Pacing(Struct, frozen=True):
     """The times of announcing, in seconds. Low values find peers sooner, high ones spare the trackers."""
 
     alive_s: float = 15.0  # MicroTorr: between keep-alives

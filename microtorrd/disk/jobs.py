@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.errors import StorageError
@@ -33,15 +34,13 @@ CHUNK_BYTES = 16 << 20
 CHUNK_PIECES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(Struct, frozen=True):
     """The piece matched and was written; `digests` of its blocks where they were wanted."""
 
     digests: tuple[bytes, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Corrupt:
+class Corrupt(Struct, frozen=True):
     """The piece did not match; nothing was written."""
 
     digests: tuple[bytes, ...]

@@ -99,6 +99,10 @@ class Durable(NamedTuple):
     clean: bool = False  # and nothing was written since, or will be before `mark_dirty`
 
 
+#: Metainfo of which that of many torrents can be read at once.
+_SHORT_BYTES = 16 << 10
+
+
 def current_boot_id() -> str:
     """Tells one boot of the machine from another."""
     with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
@@ -158,21 +162,19 @@ class StateStore:
 
     def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
         """Those of many torrents, as long as they fit; what is left out, or is not there, is not in it."""
-        with schema.errors_at(self.path):
-            sizes = dict(self._of_many("info_hash, length(raw)", info_hashes))
-            fitting = []
-            for info_hash in info_hashes:
-                size = sizes.get(info_hash)
-                if size is not None and size <= at_most_bytes:
-                    at_most_bytes -= size
-                    fitting.append(info_hash)
-            return dict(self._of_many("info_hash, raw", fitting))
-
-    def _of_many(self, columns: str, info_hashes: Sequence[bytes]) -> sqlite3.Cursor:
-        """Of the metainfo of these torrents. In one query: each has costs of its own."""
         marks = ",".join("?" * len(info_hashes))
-        query = f"SELECT {columns} FROM metainfo WHERE info_hash IN ({marks})"
-        return self._connection.execute(query, info_hashes)
+        query = (  # one for all: each has costs of its own
+            f"SELECT info_hash, length(raw), CASE WHEN length(raw) <= {_SHORT_BYTES} THEN raw END"
+            f" FROM metainfo WHERE info_hash IN ({marks})"
+        )
+        with schema.errors_at(self.path):
+            rows = self._connection.execute(query, info_hashes).fetchall()
+        found: dict[bytes, bytes] = {}
+        for info_hash, size, raw in rows:
+            if size <= at_most_bytes:
+                at_most_bytes -= size
+                found[info_hash] = self.metainfo(info_hash) if raw is None else raw
+        return found
 
     # ----------------------------------------------------------------------------- torrents and their choices
 

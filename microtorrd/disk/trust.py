@@ -32,8 +32,9 @@ durable, the files have to be synced whole (`sync_first`). The same holds after 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bitfield import Bitfield
@@ -65,8 +66,7 @@ class Claims(Protocol):
     def file_stats(self) -> Sequence[FileStat | None]: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Trust:
+class Trust(Struct, frozen=True):
     """The decision. Pieces in neither `have` nor `recheck` were never claimed."""
 
     have: Bitfield
@@ -128,8 +128,7 @@ def decide(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Window:
+class _Window(Struct, frozen=True):
     """Within which bounds our own writes can have moved a file's mtime."""
 
     back_ns: int  # behind the recorded one

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from microtorrd.core.tiers import Place
 from microtorrd.rate import TokenBucket
@@ -28,8 +29,7 @@ _REST_MOST_S = 60.0
 _SKIPS = 50
 
 
-@dataclass(frozen=True, slots=True)
-class ScheduleLimits:
+class ScheduleLimits(Struct, frozen=True):
     """Bounds of announcing. High values find peers sooner, low ones spare the trackers."""
 
     workers: int = 64  # announces under way, over all hosts

@@ -7,8 +7,9 @@ it goes back to the rounds first and is told to the torrent after that.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal, Protocol
+
+from msgspec import Struct
 
 from microtorrd.core.events import Address
 from microtorrd.core.rounds import Answer, Others, Rounds, Turn
@@ -25,8 +26,7 @@ from microtorrd.proto.tracker_reply import NOT_IN_SWARM
 NUMWANT = 50
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceStats:
+class AnnounceStats(Struct, frozen=True):
     """What a tracker is told of the progress, in bytes."""
 
     uploaded: int

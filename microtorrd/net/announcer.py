@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from microtorrd.core.events import Address
 from microtorrd.core.rounds import Others, Rounds
@@ -41,8 +42,7 @@ AnnounceAs = Literal["both", "microtorr", "bittorrent"]
 _PACING = Pacing()
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerStatus:
+class TrackerStatus(Struct, frozen=True):
     """What people may know of one tracker in one dialect. Times are seconds since the epoch."""
 
     url: str

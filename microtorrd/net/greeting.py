@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 
 from gevent import socket
+from msgspec import Struct
 
 from microtorrd.core.events import Address, PeerJoined
 from microtorrd.errors import ProtocolError
@@ -25,8 +25,7 @@ from microtorrd.proto.handshake import OPENING_BYTES, Handshake, check_protocol
 _NO_ABILITIES = bytes(8)
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """A connection whose handshake is done in both directions; nothing after it was read."""
 
     sock: socket.socket

@@ -13,11 +13,12 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import gevent
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from microtorrd import libraries
 from microtorrd.core.events import Address
@@ -38,8 +39,7 @@ _ACCEPT: dict[Dialect, str] = {"microtorr": "application/json", "bittorrent": "*
 _MOST_RESTING = 512
 
 
-@dataclass(frozen=True, slots=True)
-class ClientLimits:
+class ClientLimits(Struct, frozen=True):
     """Bounds of one announce; `total_s` holds for an HTTP one with everything: names, redirects, body."""
 
     total_s: float = 15.0
@@ -49,8 +49,7 @@ class ClientLimits:
     udp: UdpLimits = field(default_factory=UdpLimits)
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(Struct, frozen=True):
     """Who we are to every tracker, for as long as the session runs."""
 
     peer_id: bytes  # 20

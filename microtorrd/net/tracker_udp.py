@@ -15,10 +15,10 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from gevent import socket
+from msgspec import Struct
 
 from microtorrd.errors import ProtocolError, TrackerError, TrackerUnreachable
 from microtorrd.net.routes import Route
@@ -34,8 +34,7 @@ _MOST_CONNECTIONS = 512
 _R = TypeVar("_R", udp.ConnectReply, udp.AnnounceReply, udp.ScrapeReply)
 
 
-@dataclass(frozen=True, slots=True)
-class UdpLimits:
+class UdpLimits(Struct, frozen=True):
     """Bounds of one announce."""
 
     first_wait_s: float = 15.0  # doubled with each repetition

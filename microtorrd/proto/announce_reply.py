@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
+
+from msgspec import Struct
 
 from microtorrd.errors import TrackerError
 from microtorrd.proto import compact, joint
@@ -27,8 +28,7 @@ MAX_REPLY_BYTES = 256 << 10
 MAX_REPLY_PEERS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class AnnounceReply:
+class AnnounceReply(Struct, frozen=True):
     """What a tracker answered. None and "" where it did not say; `peers` may have ourselves among them."""
 
     interval: int | None = None  # seconds

@@ -15,7 +15,8 @@ takes a *have* back, and `upload_only` is how libtorrent tells that it has begun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bencode import BencodeError, Value, decode_document, encode
@@ -44,8 +45,7 @@ DONT_HAVE, DONT_HAVE_NUMBER = "lt_donthave", 3
 UPLOAD_ONLY, UPLOAD_ONLY_NUMBER = "upload_only", 4
 
 
-@dataclass(frozen=True, slots=True)
-class ExtendedHandshake:
+class ExtendedHandshake(Struct, frozen=True):
     """What one side says; None or empty for what it does not say."""
 
     m: Mapping[str, int] = field(default_factory=dict)  # extensions and the numbers of their messages; 0: off

@@ -6,7 +6,7 @@ when it knows that swarm. The peer id follows, and some clients send theirs only
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from microtorrd.errors import ProtocolError
 
@@ -36,8 +36,7 @@ def reserved_bits(*, fast: bool = True, extended: bool = True, dht: bool = False
 OUR_RESERVED = reserved_bits()
 
 
-@dataclass(frozen=True, slots=True)
-class Handshake:
+class Handshake(Struct, frozen=True):
     """One side's handshake. The peer id is attacker-controlled: any 20 bytes."""
 
     swarm_id: bytes

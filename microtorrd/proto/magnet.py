@@ -13,8 +13,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from dataclasses import dataclass
 from urllib.parse import quote, unquote_plus, unquote_to_bytes
+
+from msgspec import Struct
 
 from microtorrd.errors import InvalidMetainfo, InvalidParams
 from microtorrd.proto.fields import url
@@ -34,8 +35,7 @@ _PEER = re.compile(r"(?:\[([0-9a-fA-F:.]{2,45})\]|([0-9a-zA-Z_.-]{1,253})):([0-9
 _NUMBERED = re.compile(r"(.+)\.[0-9]+")
 
 
-@dataclass(frozen=True, slots=True)
-class Magnet:
+class Magnet(Struct, frozen=True):
     """What a magnet link says. One of the two ids is there at least."""
 
     info_hash: bytes | None

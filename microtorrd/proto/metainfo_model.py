@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from msgspec import Struct
+
 from microtorrd.proto.fields import invalid
 from microtorrd.proto.geometry import Geometry
 
@@ -26,8 +28,7 @@ MAX_CONTENT_BYTES = 2**53 - 1
 MAX_FILES = 250_000
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(Struct, frozen=True):
     """One file of the content."""
 
     path: tuple[str, ...]  # below the save directory: the torrent's name first; for a single file only that

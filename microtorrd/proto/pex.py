@@ -9,7 +9,8 @@ type count as not said, as with deployed clients.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from microtorrd.errors import ProtocolError
 from microtorrd.proto.bencode import BencodeError, Value, decode_document, encode
@@ -31,8 +32,7 @@ LISTED_MAX = 200
 MAX_BYTES = 16384
 
 
-@dataclass(frozen=True, slots=True)
-class PexMessage:
+class PexMessage(Struct, frozen=True):
     """Who came, with flags, and who went."""
 
     added: Mapping[Address, int] = field(default_factory=dict)

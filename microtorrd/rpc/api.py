@@ -8,8 +8,9 @@ raised as `CallerError`. Dictionaries are plain and ready for JSON; `results.py`
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+from msgspec import Struct
 
 from microtorrd.proto.selection import Choice, Priority
 
@@ -127,8 +128,7 @@ class DaemonApi(Protocol):
     def shutdown(self) -> object: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(Struct, frozen=True):
     """What the methods work on."""
 
     session: SessionApi
@@ -139,8 +139,7 @@ class Services:
 Attach = Callable[[Subscription, Callable[[Note], bool]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(Struct, frozen=True):
     """Who calls, as the kernel says (SO_PEERCRED), and how to stream notes to it."""
 
     pid: int

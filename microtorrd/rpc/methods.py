@@ -7,10 +7,10 @@ method that `changes` something is logged with its caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from microtorrd.errors import Busy, CallerError, Duplicate, InvalidMetainfo, NotAllowed, NotFound
 from microtorrd.proto.jsonrpc import METHOD_NOT_FOUND, RpcError
@@ -25,8 +25,7 @@ from microtorrd.rpc.subscribing import subscribe
 Handler = Callable[[Services, Any, Caller], object]
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """One row of the table."""
 
     name: str

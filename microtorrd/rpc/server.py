@@ -14,11 +14,11 @@ import socket as system_socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 from gevent import socket
 from gevent.event import Event
+from msgspec import Struct
 
 from microtorrd import logs
 from microtorrd.errors import Busy
@@ -35,8 +35,7 @@ _log = logs.get(room="rpc")
 _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """The limits of the control server."""
 
     clients: int = 256

@@ -6,9 +6,10 @@ Knows no configuration file.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Literal
+
+from msgspec import Struct
 
 from microtorrd.errors import ConfigError
 
@@ -16,8 +17,7 @@ IpParameter = Literal["never", "private", "always"]
 Network = IPv4Network | IPv6Network
 
 
-@dataclass(frozen=True, slots=True)
-class TrackerSettings:
+class TrackerSettings(Struct, frozen=True):
     """One record a setting: name with unit, default, and what high and low favour. Times in seconds."""
 
     enabled: bool = False

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import json
 import random
 from collections.abc import Iterator
 
+import msgspec.structs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -227,7 +227,7 @@ def test_a_page_that_never_was_answered_is_torn_up(crew: Crew) -> None:
 def test_when_the_tracker_is_gone_each_torrent_knows_and_when_it_is_back_all_is_as_before(
     crew: Crew,
 ) -> None:
-    session = Session(crew, dataclasses.replace(AT_ONCE, dead_after=1000))  # which would rest for seconds
+    session = Session(crew, msgspec.structs.replace(AT_ONCE, dead_after=1000))  # which would rest for seconds
     sharing = Sharing()
     several = torrents(session, sharing.url, 3)
     with closing(sharing), running(*several):

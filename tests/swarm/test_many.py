@@ -96,6 +96,7 @@ class Leech:
 
 def test_many_start_without_a_check_at_rest_and_without_a_stall(home: Path, hub_watch: HubWatch) -> None:
     house = House(home)
+    assert house.session.stats()["states"] == {"checking": MANY}
     heard = house.wait_until(house.all_seed)
     states = [note["state"] for note in heard if note["kind"] == "state_changed"]
     assert set(states) == {"seeding"}
