@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator
+from functools import partial
 from stat import S_ISREG
 from typing import Literal
 
@@ -254,7 +255,7 @@ class FileSet(Reach):
             with self._at_root():
                 raise self._changed(number, "was deleted while it was in use")
         if self.floor is not None and found.st_blocks * 512 < self.lengths[number]:
-            self.floor.admit(descriptor.fd, found.st_dev, length, self.path_of(number))
+            self.floor.admit(descriptor.fd, found.st_dev, length, partial(self.path_of, number))
 
 
 def _fill_with_zeros(view: memoryview) -> None:

@@ -26,7 +26,7 @@ class FreeSpaceFloor:
         self._clock = clock
         self._allowed: dict[int, tuple[int, float]] = {}  # device: bytes, until when
 
-    def admit(self, fd: int, device: int, size: int, path: str) -> None:
+    def admit(self, fd: int, device: int, size: int, path_of: Callable[[], str]) -> None:
         """May `size` new bytes be written to the open file or directory? StorageError `no_space` if not."""
         if not self.floor_bytes:
             return
@@ -36,6 +36,7 @@ class FreeSpaceFloor:
             spare = free_bytes(fd) - self.floor_bytes
             if size > spare:
                 self._allowed.pop(device, None)
+                path = path_of()
                 raise StorageError(
                     f"{path}: less than {self.floor_bytes} bytes would be left on this filesystem",
                     path=path,

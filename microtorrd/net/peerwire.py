@@ -34,7 +34,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.net.batch import SendMemory
 from microtorrd.net.sender import Sender
 from microtorrd.net.stream import TcpStream
-from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
+from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import Cancel, Message, Reject
 from microtorrd.proto.wire import Blocks, Messages, ReceiveMemory, Requests, Wire, encode, encode_requests
 from microtorrd.rate import MAX_NAP_S, Limiter
@@ -44,8 +44,9 @@ from microtorrd.rate import MAX_NAP_S, Limiter
 TURN_BYTES = 1 << 20
 MESSAGE_COST_BYTES = 512
 
-#: Of a peer that sends quickly so much is read at a time, while twice that is still to come. To be woken for
-#: every little bit cost an eighth of a CPU second for each GiB that libtorrent sent.
+#: Of a peer that sends quickly so much is awaited before it is read, while twice that is still to come; of
+#: one that brings more at a time as much as that, up to half of what is read at once. To be woken for every
+#: little bit cost an eighth of a CPU second for each GiB that libtorrent sent.
 GULP_BYTES = 1 << 18
 
 #: What comes quickly: so much at one wake-up.
@@ -82,6 +83,7 @@ class PeerWire:
         "_ended",
         "_fast",
         "_initial",
+        "_memory",
         "_post",
         "_running",
         "_sender",
@@ -118,6 +120,7 @@ class PeerWire:
         self._post = post
         self._down = down
         self._initial = initial
+        self._memory = memory
         self._stream = TcpStream(sock)
         bitfield_bytes = None if any_bitfield else geometry.bitfield_bytes
         self._wire: Wire[Slot] = Wire(peer, memory.receive, bitfield_bytes=bitfield_bytes)
@@ -137,6 +140,7 @@ class PeerWire:
 
     def start(self) -> None:
         """Begin to read and write."""
+        self._memory.receive.joined(1)
         self._running = 1  # ourselves, until both are on their way
         try:
             for name, work in (("read", self._read), ("write", self._sender.run)):
@@ -205,7 +209,7 @@ class PeerWire:
     # ---- the reader greenlet
 
     def _read(self) -> None:
-        stream, wire, down = self._stream, self._wire, self._down
+        stream, wire, down, memory = self._stream, self._wire, self._down, self._memory.receive
         if self._initial:
             self._deliver(wire.feed(self._initial))
             self._initial = b""
@@ -229,16 +233,18 @@ class PeerWire:
                 continue
             since_turn += n
             since_wait += n
-            if since_turn >= TURN_BYTES:
+            # Less than there was room for is all there was. Not `sleep(0)`: the loop runs up to 50 such turns
+            # in a row before it looks at sockets and timers again, which made half a second of these.
+            if n < wire.room or since_turn >= max(TURN_BYTES, memory.plan_bytes):
+                stream.wait_readable(self._worth_reading(since_wait))
                 since_turn = since_wait = 0
-                # Not `sleep(0)`: the loop runs up to 50 such turns in a row before it looks at sockets and
-                # timers again, which made half a second of these.
-                stream.wait_readable(self._worth_reading(TURN_BYTES))
 
     def _worth_reading(self, came_bytes: int) -> int:
         """How much should have come before it is read, after so much at the last wake-up."""
-        flows = came_bytes >= QUICK_BYTES and self._wire.expecting * BLOCK_BYTES >= 2 * GULP_BYTES
-        return GULP_BYTES if flows else 1
+        if came_bytes < QUICK_BYTES:
+            return 1
+        gulp = min(max(GULP_BYTES, came_bytes), self._memory.receive.plan_bytes // 2)
+        return gulp if self._wire.expecting_bytes >= 2 * gulp else 1
 
     def _deliver(self, groups: Sequence[Blocks[Slot] | Requests | Messages]) -> int:
         """Post what was read; how many blocks and messages it was."""
@@ -308,6 +314,7 @@ class PeerWire:
         self._end(STOPPED)
         self._running -= greenlet is not None
         if not self._running:
+            self._memory.receive.joined(-1)
             self._stream.close()
 
     def _end(self, reason: str, *, fault: bool = False, abort: bool = False) -> None:

@@ -40,7 +40,6 @@ from microtorrd.proto.handshake import HANDSHAKE_BYTES, Handshake, decode_handsh
 from microtorrd.proto.messages import KeepAlive, Reject, Unknown
 from microtorrd.proto.received import (
     PLAN_BLOCKS,
-    PLAN_BYTES,
     QUIET_BYTES,
     Blocks,
     Lent,
@@ -95,10 +94,12 @@ class Wire(Generic[S]):
         "_stash",
         "_unplanned",
         "bitfield_bytes",
+        "room",
     )
 
     def __init__(self, peer: int, memory: ReceiveMemory, *, bitfield_bytes: int | None = None) -> None:
         self.bitfield_bytes = bitfield_bytes
+        self.room = 0  # bytes of the buffers handed out last: who reads less may wait for more
         self._peer = peer
         self._memory = memory
         # Asked and not begun to arrive, in the order asked, by the very header each block will come with: one
@@ -120,6 +121,11 @@ class Wire(Generic[S]):
     def expecting(self) -> int:
         """How many blocks are asked for and have not begun to arrive."""
         return len(self._expected)
+
+    @property
+    def expecting_bytes(self) -> int:
+        """About how many bytes these have: as many each as the next one."""
+        return len(self._expected) * next(iter(self._expected.values())).length if self._expected else 0
 
     def expect(self, slots: Iterable[S]) -> None:
         """These blocks are being asked for; they are lent until they are filled, rejected or recalled."""
@@ -172,6 +178,7 @@ class Wire(Generic[S]):
         if limit is not None:
             parts = _first(parts, limit)
         self._parts = parts
+        self.room = sum(map(len, parts))
         return parts
 
     def received(self, n: int) -> list[Blocks[S] | Requests | Messages]:
@@ -191,6 +198,7 @@ class Wire(Generic[S]):
                 self._parse(self._memory.tail, n)
         except ProtocolError as error:
             self._error = error
+            self.room = 0  # do not wait for more
             # What stood ahead of the fault is delivered first: those slots are filled already.
             if not groups:
                 raise
@@ -219,7 +227,7 @@ class Wire(Generic[S]):
         first = next(iter(expected.values()))
         length = first.length
         # Twice what came last: over a slow line a long plan would be made for every little segment.
-        most = min(PLAN_BLOCKS, PLAN_BYTES // length + 1, 2 * self._recent // length + 2)
+        most = min(PLAN_BLOCKS, self._memory.plan_bytes // length + 1, 2 * self._recent // length + 2)
         slots = []
         for place, slot in zip(self._memory.places, islice(expected.values(), most), strict=False):
             if slot.length != length or slot.filled_by is not None or slot.claimed_by is not None:

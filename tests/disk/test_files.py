@@ -495,16 +495,16 @@ def test_the_filesystem_is_asked_for_its_space_now_and_then_only(
     floor = FreeSpaceFloor(1, clock=lambda: now)
     fd = os.open(tmp_path, os.O_RDONLY)
     for _ in range(64):
-        floor.admit(fd, 1, 1 << 20, "here")
+        floor.admit(fd, 1, 1 << 20, lambda: "here")
     assert asked == 1
-    floor.admit(fd, 1, 1 << 20, "here")
+    floor.admit(fd, 1, 1 << 20, lambda: "here")
     assert asked == 2
     now += 1.0
-    floor.admit(fd, 1, 1 << 20, "here")
+    floor.admit(fd, 1, 1 << 20, lambda: "here")
     assert asked == 3
-    floor.admit(fd, 2, 1 << 20, "another filesystem")
+    floor.admit(fd, 2, 1 << 20, lambda: "another filesystem")
     assert asked == 4
-    FreeSpaceFloor(0).admit(fd, 1, 1 << 60, "no floor")
+    FreeSpaceFloor(0).admit(fd, 1, 1 << 60, lambda: "no floor")
     assert asked == 4
     os.close(fd)
 

@@ -6,7 +6,7 @@ import random
 import struct
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gevent
@@ -15,7 +15,9 @@ from gevent import socket
 
 from microtorrd.core.events import BlocksReceived, MessagesReceived, PeerLeft, RequestsReceived
 from microtorrd.greenlets import Crew
+from microtorrd.net.stream import TcpStream
 from microtorrd.proto import messages as m
+from microtorrd.proto.received import PLAN_BYTES, TURN_BYTES
 from microtorrd.proto.wire import encode, piece_header
 from microtorrd.rate import Limiter, TokenBucket
 from tests.net.peers import Bench
@@ -114,6 +116,34 @@ def test_a_quick_peer_that_leaves_is_missed_at_once(make_bench: Make) -> None:
     facts.wait(lambda: len(facts.slots) == 40)
     stranger.sock.close()
     assert facts.left().reason
+
+
+def test_a_socket_that_was_read_empty_is_not_read_in_vain(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[int | None] = []
+    real = TcpStream.read
+
+    def counting(self: TcpStream, buffers: Sequence[memoryview]) -> int | None:
+        reads.append(real(self, buffers))
+        return reads[-1]
+
+    monkeypatch.setattr(TcpStream, "read", counting)
+    _, stranger, facts = bench.connect()
+    for piece in range(5):
+        stranger.say(m.Have(piece))
+        facts.wait(lambda piece=piece: m.Have(piece) in facts.messages)  # type: ignore[misc]
+    assert reads.count(None) <= 1, "the very first one, before anything was said"
+
+
+def test_the_more_wires_there_are_the_less_each_reads_at_a_time(bench: Bench, crew: Crew) -> None:
+    memory = bench.memory.receive
+    assert memory.plan_bytes == PLAN_BYTES
+    for _ in range(2 * TURN_BYTES // PLAN_BYTES):
+        bench.connect()
+    assert memory.plan_bytes == PLAN_BYTES // 2
+    assert crew.stop(5) == []
+    assert memory.plan_bytes == PLAN_BYTES
 
 
 def test_payload_nobody_asked_for_is_waste_and_no_fault(bench: Bench) -> None:

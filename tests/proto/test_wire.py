@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from microtorrd.errors import ProtocolError
 from microtorrd.proto import messages as m
 from microtorrd.proto.frames import MAX_MESSAGE_BYTES
-from microtorrd.proto.received import QUIET_BYTES
+from microtorrd.proto.received import PLAN_BYTES, PLAN_LEAST_BYTES, QUIET_BYTES
 from microtorrd.proto.wire import (
     HANDSHAKE_BYTES,
     Blocks,
@@ -303,6 +303,24 @@ def test_a_plan_made_before_a_wait_is_not_believed_after_it() -> None:
     assert to.recall(slots) == slots
     assert run(to, slots[0].frame()) == [("waste", 100)]
     assert bytes(slots[0].view) == bytes(100)
+
+
+def test_what_one_read_may_bring_is_bounded_by_how_many_share_the_memory() -> None:
+    memory = ReceiveMemory()
+    slots = [Slot(0, begin << 17, 1 << 17) for begin in range(4 * PLAN_BYTES >> 17)]
+    for others, plan in ((1, PLAN_BYTES), (31, PLAN_BYTES >> 1), (1000, PLAN_LEAST_BYTES)):
+        memory.joined(others)
+        to: Wire[Slot] = Wire(PEER, memory)
+        to.expect(slots)
+        assert to.expecting_bytes == 4 * PLAN_BYTES
+        stream, most = b"".join(slot.frame() for slot in slots), 0
+        while stream:
+            assert sum(map(len, to.receive_buffers())) == to.room
+            most = max(most, to.room)
+            stream = stream[push(to, stream)[0] :]
+        assert plan < most < plan + 5 * (1 << 17), "the block that is arriving, and ordinary memory"
+        for slot in slots:
+            slot.filled_by = None
 
 
 def test_while_nothing_is_expected_one_read_is_small() -> None:
