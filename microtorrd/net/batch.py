@@ -133,6 +133,8 @@ class Batch:
 
     def after(self, sent_bytes: int) -> tuple[int, bytes]:
         """`sent_bytes` of the vector left: of how many blocks at least a byte, and the rest of the last."""
+        if sent_bytes == self.payload_bytes + PIECE_HEADER_BYTES * len(self.blocks):
+            return len(self.blocks), b""
         begun = 0
         at = 0
         for begun, (_, _, length) in enumerate(self.blocks):

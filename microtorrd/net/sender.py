@@ -277,8 +277,10 @@ class Sender:
         if rest:
             self._outbox.insert(0, rest)
             self._outbox_bytes += len(rest)
-        self._queue.extendleft(reversed(batch.blocks[begun:]))
-        payload_bytes = sum(length for _, _, length in batch.blocks[:begun])
+        payload_bytes = batch.payload_bytes
+        if begun < len(batch.blocks):
+            self._queue.extendleft(reversed(batch.blocks[begun:]))
+            payload_bytes = sum(length for _, _, length in batch.blocks[:begun])
         self._allowance = max(0, self._allowance - payload_bytes)  # less without a limit
         if begun:
             self._post([BlocksSent(self._peer, begun, payload_bytes)])
