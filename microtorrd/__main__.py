@@ -53,9 +53,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     postpone_collections()
     # Where each greenlet was started, kept for as long as it lives, is memory that nobody reads.
     gevent.config.track_greenlet_tree = False
-    from microtorrd.daemon import Daemon  # all the rooms: not for --help and --check-config
+    try:
+        from microtorrd.daemon import Daemon  # all the rooms: not for --help and --check-config
 
-    return Daemon(settings, invocation).run()
+        return Daemon(settings, invocation).run()
+    except ImportError as error:  # installed, and broken: some of it is imported only when all stand
+        print(f"microtorrd: a library is of no use: {error}", file=sys.stderr)
+        return FAILED
 
 
 def postpone_collections() -> None:

@@ -155,8 +155,10 @@ class Content(Whereabouts):
     def recall(self, raw: bytes) -> bool:
         """Take from the record what the metainfo file `raw` says, but for the hashes; False where it has to
         be read."""
-        known = self.record.gist and gist.unpack(self.record.gist, raw)
-        if not known:
+        packed = self.record.gist
+        # Where the database is damaged it may be anything.
+        known = gist.unpack(packed, raw, self.record.name) if isinstance(packed, bytes) else None
+        if known is None:
             return False
         self.words, self.info_bytes, self.creation_date = known
         return True

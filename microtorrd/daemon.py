@@ -23,8 +23,8 @@ from gevent.event import Event
 
 from microtorrd import __version__, config, libraries, logs
 from microtorrd.config import Config
-from microtorrd.errors import ConfigError, MicrotorrError
-from microtorrd.greenlets import Crew
+from microtorrd.errors import ConfigError, MicrotorrError, Stopping
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.invocation import FAILED, LOCKED, MISCONFIGURED, OK, Invocation
 from microtorrd.lock import AlreadyRunning, StateLock
 from microtorrd.rpc.api import Services
@@ -48,6 +48,10 @@ EXTEND_BY_S = 10.0
 #: A thread that wants the GIL lets its holder go on for this long before it insists. With Python's 5 ms, two
 #: disk threads at their bookkeeping can make each turn of the hub 10 ms late.
 SWITCH_INTERVAL_S = 0.0005
+
+#: Collections are put off until all torrents stand, and no longer than this: on a disk that hangs one may
+#: never do.
+COLLECTIONS_WAIT_S = 30.0
 
 #: Descriptors asked for at most: some systems allow a thousand million, and tables grow with the number.
 DESCRIPTORS_MAX = 1 << 20
@@ -81,6 +85,8 @@ class Daemon:
         self._wake = Event()  # somebody wants something of the main greenlet
         self._stop_wanted = ""  # by whom
         self._reload_wanted = False
+        self._loaded = Event()  # all torrents stand
+        self._unusable: ImportError | None = None  # a library that a running daemon cannot do without
         self._manager = ServiceManager(invocation.environ)
         self._lock: StateLock | None = None
         self._session: Session | None = None
@@ -88,7 +94,7 @@ class Daemon:
         self._server: ControlServer | None = None
 
     def run(self) -> int:
-        """Serve until somebody wants a stop."""
+        """Serve until somebody wants a stop. Raises ImportError where a library is of no use."""
         logs.setup(self.config.daemon.log_level, self.config.daemon.log_format)
         prepare_process()
         code = FAILED
@@ -101,6 +107,8 @@ class Daemon:
                 self._wake.clear()
                 if self._reload_wanted and not self._stop_wanted:
                     self._reload_on_signal()
+            if self._unusable is not None:
+                raise self._unusable
         except AlreadyRunning as error:
             _log.error("start_failed", error=str(error), holder=error.pid)
             code = LOCKED
@@ -152,7 +160,8 @@ class Daemon:
                 "running_as_root", advice="a user of its own is safer; see systemd/microtorrd.service"
             )
         session = self._session = Session(settings, crew=self._crew.child("session"))
-        session.start(on_loaded=resume_collections)
+        self._crew.spawn("collections", self._let_collect)
+        session.start(on_loaded=self._loaded.set, warm_up=self._warm_up)
         if settings.tracker.enabled:
             # Before anybody can ask for its port.
             self._tracker = self._make_tracker(settings)
@@ -172,6 +181,20 @@ class Daemon:
             took_s=round(time.monotonic() - self._started_at, 3),
         )
         self._manager.ready(self._summary())
+
+    def _let_collect(self) -> None:
+        self._loaded.wait(COLLECTIONS_WAIT_S)
+        resume_collections()
+
+    def _warm_up(self) -> None:
+        """Import what the start did not wait for. Without it nobody could be told of our torrents: where that
+        fails, the daemon ends."""
+        try:
+            libraries.warm_up(breathe)
+        except ImportError as error:
+            self._unusable = error
+            self._want_stop("a library that is of no use")
+            raise Stopping(str(error)) from None
 
     def _make_tracker(self, settings: Config) -> TrackerServer:
         libraries.prepare_tls()

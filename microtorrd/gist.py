@@ -1,11 +1,12 @@
 """What a start needs of the metainfo of a torrent, packed into its record: thousands need not be parsed then.
 
 Parsing is by far the dearest part of bringing back a torrent that has everything. So what of its metainfo is
-needed as long as it lives (`Words`) is kept on record beside it, with a SHA-1 over it and the bytes that it
-was made from: it is believed beside exactly those, and where they are damaged or others, parsing says so.
+needed as long as it lives (`Words`) is kept on record beside it, with a SHA-1 over it, the bytes that it was
+made from and the torrent's name on record: it is believed beside exactly those, and where they are damaged or
+others, parsing says so.
 
-A gist is made when a torrent comes in, or at the first start that finds none; where the way of packing has
-changed, that is so as well. What has very many files has none.
+A gist is made when a torrent comes in, or at the first start that finds none. One that another version made
+counts for none: that version may have read the same bytes differently. What has very many files has none.
 """
 
 from __future__ import annotations
@@ -17,10 +18,11 @@ from typing import Any, NamedTuple
 
 import msgspec.msgpack
 
+from microtorrd import __version__
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 
-#: To be changed when anything behind it changes.
-VERSION = b"\x01"
+#: To be changed when anything behind it changes, or what parsing makes of metainfo, between two releases.
+VERSION = b"\x02"
 
 #: What is longer is no use: to read it costs as much as to parse what it was made from.
 MAX_BYTES = 64 << 10
@@ -28,9 +30,11 @@ MAX_BYTES = 64 << 10
 #: Up to this length words are remembered, for other torrents that say the same.
 SHORT_BYTES = 1 << 10
 
-#: Size of the info dictionary, creation date or -1. Before them: the version, and the SHA-1 of the metainfo
-#: and of what follows.
+#: Size of the info dictionary, creation date or -1. Before them: the version, and the SHA-1 of who packed, the
+#: name, the metainfo and what follows.
 _FIGURES = struct.Struct("!Iq")
+
+_PACKER = f"{__version__}\0".encode()
 
 _File = tuple[tuple[str, ...], int, bool, str, tuple[str, ...]]
 _Body = tuple[
@@ -87,14 +91,15 @@ def pack(meta: Metainfo, raw: bytes, name: str) -> bytes | None:
     ]
     date = -1 if meta.creation_date is None else meta.creation_date
     said = _FIGURES.pack(len(meta.raw_info), date) + msgspec.msgpack.encode((*words[:-1], files))
-    packed = VERSION + _digest(raw, said) + said
+    packed = VERSION + _digest(raw, name, said) + said
     return packed if len(packed) <= MAX_BYTES else None
 
 
-def unpack(packed: bytes, raw: bytes) -> Gist | None:
-    """The gist, where it was made by this version from the metainfo file `raw`, and neither was damaged."""
+def unpack(packed: bytes, raw: bytes, name: str) -> Gist | None:
+    """The gist, where it was made by this version from the metainfo file `raw` for a torrent of this name, and
+    nothing of that was damaged."""
     version, digest, said = packed[:1], packed[1:21], packed[21:]
-    if version != VERSION or digest != _digest(raw, said):
+    if version != VERSION or digest != _digest(raw, name, said):
         return None
     info_bytes, date = _FIGURES.unpack_from(said)
     body = said[_FIGURES.size :]
@@ -102,10 +107,11 @@ def unpack(packed: bytes, raw: bytes) -> Gist | None:
     return Gist(words, info_bytes, None if date < 0 else date)
 
 
-def _digest(raw: bytes, said: bytes) -> bytes:
-    both = sha1(raw)
-    both.update(said)
-    return both.digest()
+def _digest(raw: bytes, name: str, said: bytes) -> bytes:
+    everything = sha1(b"%b%b\0" % (_PACKER, name.encode("utf-8", "surrogatepass")))  # no name has a NUL
+    everything.update(raw)
+    everything.update(said)
+    return everything.digest()
 
 
 def _read(body: bytes) -> Words:

@@ -15,7 +15,7 @@ it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from itertools import zip_longest
@@ -25,7 +25,6 @@ import gevent
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from microtorrd import libraries
 from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.glance import Glance
 from microtorrd.errors import StorageError
@@ -40,7 +39,7 @@ LOADERS = 8
 PATIENCE_S = 0.1
 
 #: Torrents in a batch, and bytes of their metainfo: what does not fit comes with the next one, and what alone
-#: is larger is loaded by itself. The hub goes on with all of a batch in one turn.
+#: is larger is loaded by itself. The hub goes on in one turn with all of a batch that are at rest.
 TOGETHER = 250
 TOGETHER_BYTES = 4 << 20
 
@@ -62,8 +61,12 @@ class Found(NamedTuple):
 class Loading:
     """The torrents of one start."""
 
-    def __init__(self, torrents: Iterable[Torrent], facilities: Facilities) -> None:
+    def __init__(
+        self, torrents: Iterable[Torrent], facilities: Facilities, warm_up: Callable[[], None]
+    ) -> None:
+        """`warm_up` is called before the trackers are told, and may wait."""
         self._facilities = facilities
+        self._warm_up = warm_up
         self._batches = deque(batches(torrents))
         self._turn = BoundedSemaphore(1)
         self._untold: deque[Torrent] = deque()
@@ -85,7 +88,7 @@ class Loading:
     def _tell(self) -> None:
         """Let those announce themselves that stand."""
         is_last = self._all_stand.wait(SILENCE_S)
-        libraries.warm_up(breathe)
+        self._warm_up()
         while True:
             for _ in range(min(len(self._untold), ANNOUNCED_AT_ONCE)):
                 self._untold.popleft().announce()
@@ -106,12 +109,15 @@ class Loading:
                     self._turn.release()
             for torrent, outcome in slow:
                 torrent.load(None, outcome)
+                breathe()
 
     def _load(self, batch: Sequence[Torrent]) -> list[tuple[Torrent, Trusted | StorageError | None]]:
         """Look at them, and go on with those that need no more than that. Returns the others."""
         ledger, pool = self._facilities.ledger, self._facilities.pool
         settled = [torrent.info_hash for torrent in batch if torrent.record.moving_to is None]
-        raws = ledger.metainfos(settled, at_most_bytes=TOGETHER_BYTES)
+        raws: dict[bytes, bytes] = {}
+        with suppress(StorageError):  # whose page of the database is damaged is found out for each
+            raws = ledger.metainfos(settled, at_most_bytes=TOGETHER_BYTES)
         if raws and len(raws) < len(settled):
             left = [one for one in batch if one.record.moving_to is None and one.info_hash not in raws]
             batch = [one for one in batch if one.record.moving_to is not None or one.info_hash in raws]
@@ -126,6 +132,8 @@ class Loading:
             if outcome is AS_LEFT:
                 torrent.load(None, outcome)
                 self._untold.append(torrent)
+                if torrent.rest is None:  # it has a core, and that costs as much as a hundred at rest
+                    breathe()
             else:
                 others.append((torrent, outcome))
         return others

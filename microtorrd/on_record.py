@@ -31,7 +31,8 @@ def parse(raw: bytes, record: TorrentRecord, database: str) -> Metainfo:
     """What is on record in words. Raises StorageError where it makes no sense."""
     try:
         meta = metainfo_room.parse(raw)
-        if (meta.info_hash, meta.length) != (record.info_hash, record.length):
+        said = (record.info_hash, record.length, record.piece_length)
+        if (meta.info_hash, meta.length, meta.piece_length) != said:
             raise InvalidMetainfo("it is that of another torrent")
     except CallerError as error:
         raise _damaged(error, database) from None

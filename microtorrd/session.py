@@ -16,7 +16,7 @@ from typing import Any
 
 import gevent
 
-from microtorrd import logs, rows
+from microtorrd import libraries, logs, rows
 from microtorrd.changes import ROWS_AT_ONCE, Changes
 from microtorrd.config import Config
 from microtorrd.content import Content
@@ -80,9 +80,13 @@ class Session:
 
     # --------------------------------------------------------------------------------- life and death
 
-    def start(self, on_loaded: Callable[[], None] | None = None) -> None:
-        """Open listeners and database; load the torrents behind it, and call `on_loaded` when that is done.
-        Raises ConfigError or StorageError."""
+    def start(
+        self,
+        on_loaded: Callable[[], None] | None = None,
+        warm_up: Callable[[], None] = partial(libraries.warm_up, breathe),
+    ) -> None:
+        """Open listeners and database; load the torrents behind it, and call `on_loaded` when that is done,
+        `warm_up` when most stand. Raises ConfigError or StorageError."""
         facilities = self.facilities
         self._listener = facilities.listen(resolve=self.roster.of_swarm, accept=self._accept)
         self._discover()
@@ -90,7 +94,7 @@ class Session:
         for record in facilities.ledger.summaries():
             self.roster.enter(Torrent(Content(record, facilities), facilities))
         self._intake.load_magnets()
-        self._crew.spawn("loaders", self._load_all, on_loaded)
+        self._crew.spawn("loaders", self._load_all, on_loaded, warm_up)
         self._crew.spawn("ticker", self._tick_forever)
         self._crew.spawn("prober", self._probe_forever)
         _log.info("session_started", port=facilities.listen_port, torrents=len(self.roster.torrents))
@@ -158,10 +162,10 @@ class Session:
         )
         return format_magnet(magnet)
 
-    def _load_all(self, on_loaded: Callable[[], None] | None) -> None:
+    def _load_all(self, on_loaded: Callable[[], None] | None, warm_up: Callable[[], None]) -> None:
         """Load what there was at the start, some at a time."""
         began = time.monotonic()
-        loading = self._loading = Loading(self.roster.torrents.values(), self.facilities)
+        loading = self._loading = Loading(self.roster.torrents.values(), self.facilities, warm_up)
         count = len(self.roster.torrents)
         loading.run(self._crew)
         _log.info("torrents_loaded", torrents=count, took_s=round(time.monotonic() - began, 3))

@@ -47,8 +47,12 @@ class Whereabouts:
     def geometry(self) -> Geometry:
         """Pieces and blocks; without padding while the metainfo is not known."""
         if self._geometry is None:
-            zeros = () if self.words is None else padding(self.words.files)
-            self._geometry = Geometry(self.record.length, self.record.piece_length, zeros)
+            words = self.words
+            zeros = () if words is None else padding(words.files)
+            geometry = Geometry(self.record.length, self.record.piece_length, zeros)
+            if words is None:
+                return geometry  # not to be kept: who asks so early must not decide for those who come later
+            self._geometry = geometry
         return self._geometry
 
     @property

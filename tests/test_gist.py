@@ -36,7 +36,7 @@ def test_it_says_what_the_metainfo_says(path: Path) -> None:
     meta = metainfo.parse(raw)
     packed = gist.pack(meta, raw, meta.name)
     assert packed is not None
-    known = gist.unpack(packed, raw)
+    known = gist.unpack(packed, raw, meta.name)
     assert known is not None
     words = known.words
     assert (words.files or (FileEntry((meta.name,), meta.length),)) == meta.files
@@ -51,18 +51,29 @@ def test_it_is_believed_beside_those_very_bytes_only() -> None:
     raw = plain()
     packed = gist.pack(metainfo.parse(raw), raw, "file")
     assert packed is not None
-    assert gist.unpack(packed, raw) is not None
-    assert gist.unpack(packed, raw[:-1]) is None
-    assert gist.unpack(packed, raw.replace(b"of many", b"of mamy")) is None
-    assert gist.unpack(packed, b"") is None
+    assert gist.unpack(packed, raw, "file") is not None
+    assert gist.unpack(packed, raw[:-1], "file") is None
+    assert gist.unpack(packed, raw.replace(b"of many", b"of mamy"), "file") is None
+    assert gist.unpack(packed, b"", "file") is None
 
 
-def test_one_of_another_version_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_believed_of_that_name_only() -> None:
     raw = plain()
     packed = gist.pack(metainfo.parse(raw), raw, "file")
     assert packed is not None
-    monkeypatch.setattr(gist, "VERSION", b"\x00")
-    assert gist.unpack(packed, raw) is None
+    assert gist.unpack(packed, raw, "file") is not None
+    assert gist.unpack(packed, raw, "fill") is None
+
+
+@pytest.mark.parametrize(("what", "other"), [("VERSION", b"\x00"), ("_PACKER", b"0.0.9\0")])
+def test_one_of_another_version_is_not_read(
+    what: str, other: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = plain()
+    packed = gist.pack(metainfo.parse(raw), raw, "file")
+    assert packed is not None
+    monkeypatch.setattr(gist, what, other)
+    assert gist.unpack(packed, raw, "file") is None
 
 
 @given(at=st.integers(0, 200), other=st.integers(0, 255), length=st.integers(0, 200))
@@ -73,7 +84,7 @@ def test_one_that_is_damaged_is_not_believed(at: int, other: int, length: int) -
     damaged = bytearray(packed)
     damaged[at % len(packed)] = other
     for bad in (bytes(damaged), packed[: length % len(packed)], packed + b"\x00"):
-        assert bad == packed or gist.unpack(bad, raw) is None
+        assert bad == packed or gist.unpack(bad, raw, "file") is None
 
 
 def test_torrents_that_say_the_same_share_their_words() -> None:
@@ -82,7 +93,7 @@ def test_torrents_that_say_the_same_share_their_words() -> None:
         raw = plain(f"file-{number}")
         packed = gist.pack(metainfo.parse(raw), raw, f"file-{number}")
         assert packed is not None
-        known = gist.unpack(packed, raw)
+        known = gist.unpack(packed, raw, f"file-{number}")
         assert known is not None
         words.append(known.words)
     assert words[0] is words[1]

@@ -113,6 +113,36 @@ def test_without_a_gist_the_metainfo_is_read_and_packed_anew(left: Left) -> None
     ]
 
 
+@pytest.mark.parametrize("packed", [b"", b"\x02", b"\x02" * 64, "a text", 7, 1.5])
+def test_a_gist_that_is_none_is_no_gist(left: Left, packed: Any) -> None:
+    left.change(gist=packed)
+    assert left.found() is AS_LEFT
+
+
+def test_a_name_that_was_damaged_on_record_is_not_where_the_files_are(left: Left) -> None:
+    right = left.content()
+    assert right.recall(left.raw)
+    left.change(name=f"{left.record.name}\x01")
+    content = left.content()
+    assert not content.recall(left.raw)
+    content.learn(left.raw)
+    assert content.entries == right.entries
+
+
+def test_a_shape_that_was_damaged_on_record_is_found_out(left: Left) -> None:
+    left.change(piece_length=2 * PIECE, gist=None)
+    found = left.found()
+    assert isinstance(found, StorageError)
+    assert found.cause == "corrupt"
+
+
+def test_who_asks_before_the_look_does_not_decide_what_is_padding(left: Left) -> None:
+    content = left.content()
+    assert content.geometry.length == left.record.length
+    assert content.recall(left.raw)
+    assert content.geometry == metainfo.parse(left.raw).geometry
+
+
 def test_under_another_name_on_the_disk(left: Left) -> None:
     (left.root / left.record.name).rename(left.root / "renamed")
     assert left.found() is not AS_LEFT

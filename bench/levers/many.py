@@ -17,7 +17,7 @@ def never_resting(self: Any, core: Any) -> bool:
     return False
 
 
-def nothing_packed(packed: bytes, raw: bytes) -> Any:
+def nothing_packed(packed: bytes, raw: bytes, name: str) -> Any:
     """The metainfo has to be read."""
     return None
 

@@ -158,7 +158,8 @@ class TrackerClient:
             libraries.warm_up(breathe)
             from microtorrd.net.tracker_http import HttpTracker
 
-            self._http_tracker = HttpTracker(self._routes, self._limits.http, verify=self._verify)
+            if self._http_tracker is None:  # somebody else may have waited for the same
+                self._http_tracker = HttpTracker(self._routes, self._limits.http, verify=self._verify)
         return self._http_tracker
 
     def _by_every_way(self, question: Question, heard: dict[Route, AnnounceReply]) -> None:
