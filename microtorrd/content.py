@@ -26,7 +26,7 @@ from microtorrd.core.slots import PieceBuffer
 from microtorrd.disk import jobs, trust
 from microtorrd.disk.glance import Glance
 from microtorrd.disk.reach import hidden_name
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.state import Kept, TorrentRecord
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.gist import Words
@@ -152,12 +152,11 @@ class Content(Whereabouts):
             relocation.recover(self, self.record.moving_to)
         return self.opened(facilities.pool.call(self.examine, lane="bulk"))
 
-    def recall(self, raw: bytes) -> bool:
-        """Take from the record what the metainfo file `raw` says, but for the hashes; False where it has to
-        be read."""
-        packed = self.record.gist
+    def recall(self, kept: Kept) -> bool:
+        """Take from the gist what the metainfo says, but for the hashes; False where that has to be read."""
         # Where the database is damaged it may be anything.
-        known = gist.unpack(packed, raw, self.record.name) if isinstance(packed, bytes) else None
+        packed = kept.gist if isinstance(kept.gist, bytes) else b""
+        known = gist.unpack(packed, kept.raw, self.record.name)
         if known is None:
             return False
         self.words, self.info_bytes, self.creation_date = known
@@ -204,7 +203,6 @@ class Content(Whereabouts):
 
     def opened(self, trusted: Trusted) -> Trusted:
         """The files were looked at."""
-        self.record = replace(self.record, gist=None)  # read at the start only, and up to 64 KiB
         self._note_marks()
         if self.files.root_device != self.record.root_device:
             self.update(root_device=self.files.root_device)
@@ -382,7 +380,7 @@ class Content(Whereabouts):
         self._files = self._hashes = self._work = self._quiet = self._geometry = None
         self._entries = ()
         # These are read at the start only.
-        self.record = replace(self.record, durable=None, written=None, file_stats=(), dirty=False, gist=None)
+        self.record = replace(self.record, durable=None, written=None, file_stats=(), dirty=False)
 
     def close(self) -> None:
         """Let go of descriptors and of what is under way."""

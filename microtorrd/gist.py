@@ -1,4 +1,4 @@
-"""What a start needs of the metainfo of a torrent, packed into its record: thousands need not be parsed then.
+"""What a start needs of the metainfo of a torrent, packed beside it: thousands need not be parsed then.
 
 Parsing is by far the dearest part of bringing back a torrent that has everything. So what of its metainfo is
 needed as long as it lives (`Words`) is kept on record beside it, with a SHA-1 over it, the bytes that it was
@@ -30,8 +30,8 @@ MAX_BYTES = 64 << 10
 #: Up to this length words are remembered, for other torrents that say the same.
 SHORT_BYTES = 1 << 10
 
-#: Size of the info dictionary, creation date or -1. Before them: the version, and the SHA-1 of who packed, the
-#: name, the metainfo and what follows.
+#: Size of the info dictionary, creation date or -1. Before them: the version, and the SHA-1 of who packed,
+#: the name, the metainfo and what follows.
 _FIGURES = struct.Struct("!Iq")
 
 _PACKER = f"{__version__}\0".encode()
@@ -96,8 +96,8 @@ def pack(meta: Metainfo, raw: bytes, name: str) -> bytes | None:
 
 
 def unpack(packed: bytes, raw: bytes, name: str) -> Gist | None:
-    """The gist, where it was made by this version from the metainfo file `raw` for a torrent of this name, and
-    nothing of that was damaged."""
+    """The gist, where this version made it from the metainfo file `raw` for a torrent of this name, and none
+    of that was damaged."""
     version, digest, said = packed[:1], packed[1:21], packed[21:]
     if version != VERSION or digest != _digest(raw, name, said):
         return None

@@ -10,6 +10,7 @@ import os
 import time
 
 import gevent
+from msgspec.structs import replace
 
 from microtorrd import gist, logs, rows
 from microtorrd.choosing import marks_of
@@ -95,7 +96,7 @@ class Intake:
             metainfo=metainfo,
         )
         self._roster.refuse_conflicts(record)
-        torrent = Torrent(Content(record, self._facilities), self._facilities)
+        torrent = self._torrent(record)
         self._roster.enter(torrent)
         try:
             self._facilities.ledger.add(record)
@@ -203,7 +204,7 @@ class Intake:
         except CallerError as error:
             resolver.fail(str(error))
             return
-        torrent = Torrent(Content(record, self._facilities), self._facilities)
+        torrent = self._torrent(record)
         self._roster.leave(resolver)
         self._roster.enter(torrent)
         try:
@@ -218,6 +219,11 @@ class Intake:
         # Not here: this is a greenlet of the link's, which ends with it.
         self._crew.spawn("load", torrent.load, meta)
         self._crew.spawn("bury", resolver.bury, False)
+
+    def _torrent(self, record: TorrentRecord) -> Torrent:
+        """It keeps of the record what is not to be had again."""
+        kept = replace(record, metainfo=b"", gist=None)
+        return Torrent(Content(kept, self._facilities), self._facilities)
 
     def _parse(self, raw: bytes) -> Metainfo:
         if len(raw) <= PARSE_INLINE_BYTES:

@@ -27,7 +27,7 @@ from microtorrd import logs
 from microtorrd.disk import jobs
 from microtorrd.disk.files import FileSet, FileStat
 from microtorrd.disk.pool import DiskPool
-from microtorrd.disk.state import Durable, MagnetRecord, StateStore, TorrentRecord
+from microtorrd.disk.state import Durable, Kept, MagnetRecord, StateStore, TorrentRecord
 from microtorrd.errors import NotFound, Stopping, StorageError
 from microtorrd.greenlets import Crew
 
@@ -132,8 +132,9 @@ class Ledger:
         """The metainfo file of a torrent. Waits."""
         return self._run(partial(self._store.metainfo, info_hash))
 
-    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
-        """The metainfo files of many torrents, as far as they fit. Waits. Raises StorageError."""
+    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, Kept]:
+        """The metainfo files of many torrents and their gists, as far as they fit. Waits. Raises
+        StorageError."""
         return self._run(partial(self._store.metainfos, info_hashes, at_most_bytes=at_most_bytes))
 
     def record_gists(self, gists: Sequence[tuple[bytes, bytes]]) -> None:

@@ -27,6 +27,7 @@ from gevent.lock import BoundedSemaphore
 
 from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.glance import Glance
+from microtorrd.disk.state import Kept
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew, breathe
@@ -115,15 +116,15 @@ class Loading:
         """Look at them, and go on with those that need no more than that. Returns the others."""
         ledger, pool = self._facilities.ledger, self._facilities.pool
         settled = [torrent.info_hash for torrent in batch if torrent.record.moving_to is None]
-        raws: dict[bytes, bytes] = {}
+        kept: dict[bytes, Kept] = {}
         with suppress(StorageError):  # whose page of the database is damaged is found out for each
-            raws = ledger.metainfos(settled, at_most_bytes=TOGETHER_BYTES)
-        if raws and len(raws) < len(settled):
-            left = [one for one in batch if one.record.moving_to is None and one.info_hash not in raws]
-            batch = [one for one in batch if one.record.moving_to is not None or one.info_hash in raws]
+            kept = ledger.metainfos(settled, at_most_bytes=TOGETHER_BYTES)
+        if kept and len(kept) < len(settled):
+            left = [one for one in batch if one.record.moving_to is None and one.info_hash not in kept]
+            batch = [one for one in batch if one.record.moving_to is not None or one.info_hash in kept]
             self._batches.appendleft(left)
         contents = [torrent.content for torrent in batch]
-        known = [raws.get(torrent.info_hash) for torrent in batch]
+        known = [kept.get(torrent.info_hash) for torrent in batch]
         found = pool.call(partial(look_at, batch[0].record.save_to, contents, known), lane="bulk")
         if found.gists:
             ledger.record_gists(found.gists)
@@ -150,28 +151,28 @@ def batches(torrents: Iterable[Torrent]) -> list[list[Torrent]]:
     return [run for turn in zip_longest(*places.values()) for run in turn if run is not None]
 
 
-def look_at(root: str, contents: Sequence[Content], raws: Sequence[bytes | None]) -> Found:
+def look_at(root: str, contents: Sequence[Content], known: Sequence[Kept | None]) -> Found:
     """In a disk thread: look at torrents whose files lie below the same root."""
     found = Found([], [])
     with ExitStack() as stack:
         glance: Glance | None = None
         with suppress(OSError):  # whom that hurts, and how, is found out for each
             glance = stack.enter_context(Glance(root))
-        for content, raw in zip(contents, raws, strict=True):
+        for content, kept in zip(contents, known, strict=True):
             try:
-                found.outcomes.append(None if raw is None else _look(content, raw, glance, found.gists))
+                found.outcomes.append(None if kept is None else _look(content, kept, glance, found.gists))
             except StorageError as error:
                 found.outcomes.append(error)
     return found
 
 
 def _look(
-    content: Content, raw: bytes, glance: Glance | None, gists: list[tuple[bytes, bytes]]
+    content: Content, kept: Kept, glance: Glance | None, gists: list[tuple[bytes, bytes]]
 ) -> Trusted | AsLeft:
-    if not content.recall(raw) and (packed := content.learn(raw)) is not None:
+    if not content.recall(kept) and (packed := content.learn(kept.raw)) is not None:
         gists.append((content.record.info_hash, packed))
     if glance is not None and content.is_as_left(glance):
         return AS_LEFT
     if not content.has_hashes:  # of content that is not whole, or has to be read, they will be wanted
-        content.learn(raw)
+        content.learn(kept.raw)
     return content.examine()

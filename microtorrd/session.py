@@ -83,10 +83,10 @@ class Session:
     def start(
         self,
         on_loaded: Callable[[], None] | None = None,
-        warm_up: Callable[[], None] = partial(libraries.warm_up, breathe),
+        warm_up: Callable[[], None] | None = None,
     ) -> None:
         """Open listeners and database; load the torrents behind it, and call `on_loaded` when that is done,
-        `warm_up` when most stand. Raises ConfigError or StorageError."""
+        `warm_up` (of the libraries) before trackers are told. Raises ConfigError or StorageError."""
         facilities = self.facilities
         self._listener = facilities.listen(resolve=self.roster.of_swarm, accept=self._accept)
         self._discover()
@@ -162,10 +162,12 @@ class Session:
         )
         return format_magnet(magnet)
 
-    def _load_all(self, on_loaded: Callable[[], None] | None, warm_up: Callable[[], None]) -> None:
+    def _load_all(self, on_loaded: Callable[[], None] | None, warm_up: Callable[[], None] | None) -> None:
         """Load what there was at the start, some at a time."""
         began = time.monotonic()
-        loading = self._loading = Loading(self.roster.torrents.values(), self.facilities, warm_up)
+        loading = self._loading = Loading(
+            self.roster.torrents.values(), self.facilities, warm_up or partial(libraries.warm_up, breathe)
+        )
         count = len(self.roster.torrents)
         loading.run(self._crew)
         _log.info("torrents_loaded", torrents=count, took_s=round(time.monotonic() - began, 3))

@@ -66,9 +66,7 @@ def test_it_is_believed_of_that_name_only() -> None:
 
 
 @pytest.mark.parametrize(("what", "other"), [("VERSION", b"\x00"), ("_PACKER", b"0.0.9\0")])
-def test_one_of_another_version_is_not_read(
-    what: str, other: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_of_another_version_is_not_read(what: str, other: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = plain()
     packed = gist.pack(metainfo.parse(raw), raw, "file")
     assert packed is not None

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 #: 100 ms and 20 MB altogether. `ssl` is to be patched when it is imported, so that must not happen unseen.
 HEAVY = {
@@ -105,3 +109,37 @@ def test_a_library_that_is_missing_stops_the_start() -> None:
         "sys.exit(main(['--set=daemon.state_dir=/nowhere']))"
     )
     assert (done.returncode, done.stderr) == (1, "microtorrd: not installed: requests\n")
+
+
+@pytest.mark.parametrize("level", ["info", "error"])
+@pytest.mark.parametrize("broken", ["structlog", "urllib3"])
+def test_a_library_that_is_broken_ends_the_daemon_with_a_word(
+    broken: str, level: str, tmp_path: Path
+) -> None:
+    """One that is there, and cannot be imported."""
+    package = tmp_path / "site" / broken
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from somewhere_else import what_is_gone\n")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "microtorrd",
+            f"--log-level={level}",
+            f"--set=daemon.state_dir={tmp_path / 'state'}",
+            f"--set=rpc.socket={tmp_path / 'control.sock'}",
+            f"--set=storage.save_to={tmp_path}",
+            "--set=listen.port=0",
+            "--set=listen.addresses=127.0.0.1",
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(tmp_path / "site"), *sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = "microtorrd: a library is of no use: No module named 'somewhere_else'"
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == said
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "control.sock").exists()

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from microtorrd import gist, loading
 from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.files import DescriptorCache
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.state import Kept, TorrentRecord
 from microtorrd.disk.trust import decide
 from microtorrd.errors import StorageError
 from microtorrd.proto import metainfo
@@ -68,14 +68,18 @@ class Left:
             root_device=root.stat().st_dev,
             durable=(((1 << count) - 1) << (-count % 8)).to_bytes((count + 7) // 8, "big"),
             file_stats=tuple(stats),
-            gist=gist.pack(meta, self.raw, meta.name),
         )
+        self.gist: Any = gist.pack(meta, self.raw, meta.name)
 
     def change(self, **fields: Any) -> None:
         self.record = replace(self.record, **fields)
 
     def found(self) -> Trusted | AsLeft | StorageError | None:
-        return loading.look_at(str(self.root), [self.content()], [self.raw]).outcomes[0]
+        return loading.look_at(str(self.root), [self.content()], [self.kept]).outcomes[0]
+
+    @property
+    def kept(self) -> Kept:
+        return Kept(self.raw, self.gist)
 
     def content(self) -> Content:
         facilities: Any = SimpleNamespace(
@@ -105,32 +109,32 @@ def test_a_decision_by_the_rules_would_be_the_same(left: Left) -> None:
 
 
 def test_without_a_gist_the_metainfo_is_read_and_packed_anew(left: Left) -> None:
-    packed = left.record.gist
-    left.change(gist=None)
+    packed, left.gist = left.gist, None
     assert left.found() is AS_LEFT
-    assert loading.look_at(str(left.root), [left.content()], [left.raw]).gists == [
+    assert loading.look_at(str(left.root), [left.content()], [left.kept]).gists == [
         (left.record.info_hash, packed)
     ]
 
 
 @pytest.mark.parametrize("packed", [b"", b"\x02", b"\x02" * 64, "a text", 7, 1.5])
 def test_a_gist_that_is_none_is_no_gist(left: Left, packed: Any) -> None:
-    left.change(gist=packed)
+    left.gist = packed
     assert left.found() is AS_LEFT
 
 
 def test_a_name_that_was_damaged_on_record_is_not_where_the_files_are(left: Left) -> None:
     right = left.content()
-    assert right.recall(left.raw)
+    assert right.recall(left.kept)
     left.change(name=f"{left.record.name}\x01")
     content = left.content()
-    assert not content.recall(left.raw)
+    assert not content.recall(left.kept)
     content.learn(left.raw)
     assert content.entries == right.entries
 
 
 def test_a_shape_that_was_damaged_on_record_is_found_out(left: Left) -> None:
-    left.change(piece_length=2 * PIECE, gist=None)
+    left.change(piece_length=2 * PIECE)
+    left.gist = None
     found = left.found()
     assert isinstance(found, StorageError)
     assert found.cause == "corrupt"
@@ -139,7 +143,7 @@ def test_a_shape_that_was_damaged_on_record_is_found_out(left: Left) -> None:
 def test_who_asks_before_the_look_does_not_decide_what_is_padding(left: Left) -> None:
     content = left.content()
     assert content.geometry.length == left.record.length
-    assert content.recall(left.raw)
+    assert content.recall(left.kept)
     assert content.geometry == metainfo.parse(left.raw).geometry
 
 
@@ -210,5 +214,5 @@ def test_metainfo_that_is_damaged_is_found_out(left: Left) -> None:
 
 def test_a_directory_that_is_gone_is_told_of_each(left: Left, tmp_path: Path) -> None:
     left.change(save_to=str(tmp_path / "gone"))
-    found = loading.look_at(str(tmp_path / "gone"), [left.content()] * 2, [left.raw] * 2)
+    found = loading.look_at(str(tmp_path / "gone"), [left.content()] * 2, [left.kept] * 2)
     assert [type(outcome) for outcome in found.outcomes] == [StorageError] * 2

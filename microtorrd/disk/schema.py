@@ -82,7 +82,7 @@ MIGRATIONS = (
     ALTER TABLE magnets ADD COLUMN selection TEXT NOT NULL DEFAULT '';
     """,
     """
-    ALTER TABLE torrents ADD COLUMN gist BLOB
+    ALTER TABLE metainfo ADD COLUMN gist BLOB
     """,
 )
 

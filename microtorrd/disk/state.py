@@ -67,8 +67,9 @@ class TorrentRecord(Struct, frozen=True, gc=False):
     file_stats: tuple[FileStat | None, ...] = ()
     dirty: bool = False  # perhaps written to since `file_stats`
     journal_at: float = 0.0
-    gist: bytes | None = None  # what a start needs of the metainfo (`gist.py`), where that was packed
-    metainfo: bytes = b""  # as given; empty in what `load_summaries` returns: see `StateStore.metainfo`
+    # These two in a new one only; not in what `load_summaries` returns: see `StateStore.metainfos`.
+    metainfo: bytes = b""  # as given
+    gist: bytes | None = None  # what a start needs of it (`gist.py`), where that was packed
 
 
 class MagnetRecord(Struct, frozen=True):
@@ -97,6 +98,13 @@ class Durable(NamedTuple):
     bitfield: bytes
     file_stats: Sequence[FileStat | None]
     clean: bool = False  # and nothing was written since, or will be before `mark_dirty`
+
+
+class Kept(NamedTuple):
+    """The metainfo of one torrent as it is kept."""
+
+    raw: bytes  # as it was given
+    gist: bytes | None  # of it, where one was packed; damaged, perhaps
 
 
 #: Metainfo of which that of many torrents can be read at once.
@@ -160,21 +168,24 @@ class StateStore:
             raise _not_found(info_hash)
         return bytes(row[0])
 
-    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, bytes]:
+    def metainfos(self, info_hashes: Sequence[bytes], *, at_most_bytes: int) -> dict[bytes, Kept]:
         """Those of many torrents, as long as they fit; what is left out, or is not there, is not in it."""
         marks = ",".join("?" * len(info_hashes))
         query = (  # one for all: each has costs of its own
-            f"SELECT info_hash, length(raw), CASE WHEN length(raw) <= {_SHORT_BYTES} THEN raw END"
-            f" FROM metainfo WHERE info_hash IN ({marks})"
+            "SELECT info_hash, length(raw), CASE WHEN length(raw) <= ?1 THEN raw END,"
+            f" CASE WHEN length(raw) <= ?1 THEN gist END FROM metainfo WHERE info_hash IN ({marks})"
         )
+        found: dict[bytes, Kept] = {}
         with schema.errors_at(self.path):
-            rows = self._connection.execute(query, info_hashes).fetchall()
-        found: dict[bytes, bytes] = {}
-        for info_hash, size, raw in rows:
-            if size <= at_most_bytes:
-                at_most_bytes -= size
-                found[info_hash] = self.metainfo(info_hash) if raw is None else raw
+            rows = self._connection.execute(query, (_SHORT_BYTES, *info_hashes)).fetchall()
+            for info_hash, size, raw, gist in rows:
+                if size <= at_most_bytes:
+                    at_most_bytes -= size
+                    found[info_hash] = self._kept(info_hash) if raw is None else Kept(raw, gist)
         return found
+
+    def _kept(self, info_hash: bytes) -> Kept:
+        return Kept(*self._connection.execute(_KEPT, (info_hash,)).fetchone())
 
     # ----------------------------------------------------------------------------- torrents and their choices
 
@@ -208,7 +219,7 @@ class StateStore:
         """(info_hash, gist) of torrents whose metainfo had to be parsed. One that is gone is no error."""
         with self._commit(full=False) as execute:
             for info_hash, packed in gists:
-                execute("UPDATE torrents SET gist = ? WHERE info_hash = ?", (packed, info_hash))
+                execute("UPDATE metainfo SET gist = ? WHERE info_hash = ?", (packed, info_hash))
 
     def update_all(self, info_hashes: Iterable[bytes], **changes: Any) -> None:
         """Set the same fields of many records in one commit. One that is not there is no error."""
@@ -365,9 +376,10 @@ class StateStore:
                 raise
 
 
-_COLUMNS = tuple(name for name in TorrentRecord.__struct_fields__ if name != "metainfo")
+_COLUMNS = tuple(name for name in TorrentRecord.__struct_fields__ if name not in {"metainfo", "gist"})
 _MAGNET_COLUMNS = MagnetRecord.__struct_fields__
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
+_KEPT = "SELECT raw, gist FROM metainfo WHERE info_hash = ?"
 
 #: Texts are kept as bytes, since paths and names need not be valid Unicode.
 _TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to", "link"})
@@ -385,7 +397,8 @@ def _insert(execute: Callable[..., sqlite3.Cursor], record: TorrentRecord) -> No
         execute(f"INSERT INTO torrents ({names}) VALUES ({marks})", values)
     except sqlite3.IntegrityError:
         raise Duplicate("the torrent is already here", info_hash=record.info_hash.hex()) from None
-    execute("INSERT INTO metainfo VALUES (?, ?)", (record.info_hash, record.metainfo))
+    kept = (record.info_hash, record.metainfo, record.gist)
+    execute("INSERT INTO metainfo (info_hash, raw, gist) VALUES (?, ?, ?)", kept)
 
 
 def _to_column(name: str, value: Any) -> Any:

@@ -418,7 +418,9 @@ def test_five_thousand_torrents_are_listed_by_one_query_that_reads_no_metainfo(p
         f" INSERT INTO torrents SELECT CAST(printf('%020d', i) AS BLOB), {', '.join(names)} FROM n, torrents"
         f" WHERE torrents.rowid = 1"
     )
-    database.execute("INSERT INTO metainfo SELECT info_hash, zeroblob(9000) FROM torrents WHERE rowid > 1")
+    database.execute(
+        "INSERT INTO metainfo (info_hash, raw) SELECT info_hash, zeroblob(9000) FROM torrents WHERE rowid > 1"
+    )
     database.commit()
     database.close()
     store = StateStore(path)

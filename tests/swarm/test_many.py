@@ -23,12 +23,13 @@ from gevent import socket
 
 from bench import hubwatch
 from bench.daemons import Daemon
-from bench.measure import for_rpc, make_torrent
+from bench.measure import for_rpc, hash_pieces, make_torrent
 from microtorrd import host, ledger, on_record
 from microtorrd.disk.state import StateStore
+from microtorrd.proto.metainfo import FileEntry, build
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
-from tests.swarm.house import FILE_BYTES, House, make_file, make_house
+from tests.swarm.house import ADDED, FILE_BYTES, House, make_file, make_house
 
 MANY = 300
 
@@ -137,7 +138,7 @@ def test_torrents_of_an_older_version_are_read_once_and_packed(
 ) -> None:
     database = home / "state" / "state.sqlite"
     with closing(sqlite3.connect(database)) as older:
-        older.execute("ALTER TABLE torrents DROP COLUMN gist")
+        older.execute("ALTER TABLE metainfo DROP COLUMN gist")
         older.execute("PRAGMA user_version = 4")
     for is_first in (True, False):
         parse = Mock(wraps=on_record.parse)
@@ -149,8 +150,45 @@ def test_torrents_of_an_older_version_are_read_once_and_packed(
         house.stop()
         monkeypatch.undo()
     store = StateStore(str(database))
-    assert all(record.gist for record in store.load_summaries())
+    hashes = [record.info_hash for record in store.load_summaries()]
+    assert all(kept.gist for kept in store.metainfos(hashes, at_most_bytes=1 << 30).values())
     store.close()
+
+
+@pytest.mark.parametrize("of", ["metainfo", "gist"])
+def test_a_damaged_page_of_the_database_concerns_its_torrent_only(tmp_path: Path, of: str) -> None:
+    house = make_house(tmp_path)
+    *others, path = (make_file(tmp_path, number) for number in range(4))
+    for other in others:
+        house.add(other, [])
+    # Longer than a page: the bytes go on in pages of their own, those of the gist behind the others.
+    longer = build(
+        name=path.name,
+        piece_length=16384,
+        files=[FileEntry((path.name,), FILE_BYTES)],
+        is_single_file=True,
+        pieces=hash_pieces(path, 16384),
+        id_hash=None,
+        trackers=[],
+        comment="at length " * 3000,
+    )
+    house.session.add(longer, seed_path=str(path), **ADDED)
+    house.wait_until(house.all_seed)
+    house.stop()
+    database = tmp_path / "state" / "state.sqlite"
+    pages = bytearray(database.read_bytes())
+    filled = [start for start in range(0, len(pages), 4096) if b"at length at" in pages[start : start + 4096]]
+    page = filled[3 if of == "metainfo" else -1]
+    pages[page : page + 4096] = b"\xff" * 4096
+    database.write_bytes(pages)
+    house = House(tmp_path)
+    if of == "gist":  # it can be made again
+        house.wait_until(house.all_seed)
+    else:
+        house.wait_until(lambda: house.session.stats()["states"] == {"seeding": 3, "failed": 1})
+        (row,) = [row for row in house.session.list() if row["state"] == "failed"]
+        assert (row["name"], row["error"]["cause"]) == (path.name, "corrupt")
+    house.stop()
 
 
 def test_a_peer_wakes_a_torrent_and_it_rests_again(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
