@@ -255,7 +255,8 @@ def file_rows(torrent: Torrent | Resolver) -> list[Row]:
     have, content = torrent.have, torrent.content
     rows: list[Row] = []
     offset = 0
-    for number, (entry, mark) in enumerate(zip(content.entries, content.marks, strict=True)):
+    # The entries first, and not as many as marks: a disk thread may be finding them out between the two.
+    for number, (entry, mark) in enumerate(zip(content.entries, content.marks, strict=False)):
         start, offset = offset, offset + entry.length
         if entry.is_padding:
             continue

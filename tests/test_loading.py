@@ -19,6 +19,8 @@ from microtorrd.disk.trust import decide
 from microtorrd.errors import StorageError
 from microtorrd.proto import metainfo
 from microtorrd.proto.metainfo import FileEntry, build
+from microtorrd.proto.selection import NORMAL
+from microtorrd.rows import file_rows
 
 PIECE = 16384
 
@@ -145,6 +147,12 @@ def test_who_asks_before_the_look_does_not_decide_what_is_padding(left: Left) ->
     assert content.geometry.length == left.record.length
     assert content.recall(left.kept)
     assert content.geometry == metainfo.parse(left.raw).geometry
+
+
+def test_files_are_told_of_none_or_all_while_a_disk_thread_finds_them_out() -> None:
+    halfway: Any = SimpleNamespace(entries=(), marks=bytes([NORMAL]))  # the one asked for before the other
+    torrent: Any = SimpleNamespace(have=None, content=halfway)
+    assert file_rows(torrent) == []
 
 
 def test_under_another_name_on_the_disk(left: Left) -> None:
