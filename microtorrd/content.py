@@ -374,6 +374,11 @@ class Content(Whereabouts):
         """Pieces are on their way to the disk."""
         return self._stores > 0
 
+    def require_entries(self) -> None:
+        """Know the files. Waits where nobody looked at the metainfo yet. Raises StorageError."""
+        if not self.entries:
+            self.adopt(on_record.read(self.record, self.facilities))
+
     def rest(self) -> None:
         """All is whole and on record, and nobody wants it: keep no more than it takes to begin again."""
         self.release_files()
@@ -391,10 +396,10 @@ class Content(Whereabouts):
     def delete(self) -> None:
         """Remove the files of this torrent, and of its directories those that are empty then. Waits."""
         self.wait_for_stores()
-        if self.entries:
-            # Who makes files now, or brings them aside, is waited for; nobody does so after that.
-            self._is_deleted = True
-            self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
+        self.require_entries()
+        # Who makes files now, or brings them aside, is waited for; nobody does so after that.
+        self._is_deleted = True
+        self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
 
     def wait_for_stores(self) -> None:
         """Until no piece is on its way to the disk. Waits."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from gevent import Greenlet
@@ -235,6 +236,12 @@ class Life(Standing):
         self.content.close()
         if self._crew is not None:
             self._crew.stop(1.0)
+
+    def recall_files(self) -> None:
+        """Before it is struck off the record and was perhaps not looked at yet: which files are its own.
+        Waits."""
+        with suppress(StorageError):  # `bury` says what comes of that
+            self.content.require_entries()
 
     def bury(self, data: bool) -> None:
         """After it was struck off the record: end what runs, and delete its files where that was wished."""

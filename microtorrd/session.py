@@ -283,6 +283,8 @@ class Session:
                 raise NotAllowed(f"{torrent.name!r} is being moved", info_hash=torrent.info_hash.hex())
         gone = [rows.list_row(torrent) for torrent in unhurried(found)]
         for torrent in found:
+            if data and isinstance(torrent, Torrent):
+                torrent.recall_files()
             self._strike(torrent)
             if torrent not in self.roster.members():
                 continue  # somebody else was quicker

@@ -26,6 +26,7 @@ from bench.daemons import Daemon
 from bench.measure import for_rpc, hash_pieces, make_torrent
 from microtorrd import host, ledger, on_record
 from microtorrd.disk.state import StateStore
+from microtorrd.loading import Loading
 from microtorrd.proto.metainfo import FileEntry, build
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
@@ -188,6 +189,25 @@ def test_a_damaged_page_of_the_database_concerns_its_torrent_only(tmp_path: Path
         house.wait_until(lambda: house.session.stats()["states"] == {"seeding": 3, "failed": 1})
         (row,) = [row for row in house.session.list() if row["state"] == "failed"]
         assert (row["name"], row["error"]["cause"]) == (path.name, "corrupt")
+    house.stop()
+
+
+def test_data_that_is_removed_before_anybody_looked_at_it_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = make_house(tmp_path)
+    paths = [make_file(tmp_path, number) for number in range(2)]
+    for path in paths:
+        house.add(path, [])
+    house.wait_until(house.all_seed)
+    house.stop()
+    monkeypatch.setattr(Loading, "run", lambda self, crew: None)  # it is nobody's turn yet
+    house = House(tmp_path)
+    first = house.torrents()[0]
+    assert not first.is_loaded
+    house.session.remove(first.info_hash.hex(), data=True)
+    house.wait_until(lambda: not paths[0].exists())
+    assert paths[1].exists()
     house.stop()
 
 
