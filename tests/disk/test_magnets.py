@@ -94,11 +94,13 @@ def test_an_older_database_is_brought_up_to_date(
         old = StateStore(path)
         with sqlite3.connect(path) as raw:
             known = {row[1] for row in raw.execute("PRAGMA table_info(torrents)")}
+            raw.execute("ALTER TABLE metainfo ADD COLUMN gist BLOB")  # which it had not, and has not below
         raw.close()
         earlier.setattr(state, "_COLUMNS", tuple(name for name in state._COLUMNS if name in known))
         old.add(FOUND)
         old.close()
     with sqlite3.connect(path) as raw:
+        raw.execute("ALTER TABLE metainfo DROP COLUMN gist")
         assert raw.execute("PRAGMA user_version").fetchone() == (version,)
     raw.close()
     store = StateStore(path)
