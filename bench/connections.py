@@ -44,8 +44,8 @@ def rows(rounds: int, peers: int = PEERS) -> list[Row]:
     with workplace() as home:
         content, metainfo = some_content(home)
         for number in range(rounds):
-            began_s = time.monotonic()
             with seeder(home / f"seeder-{number}", content, metainfo, peers=peers) as daemon:
+                began_s = time.monotonic()
                 measure(daemon, metainfo, peers, speed=speed, memory=memory)
             stalls.add(longest_stall_ms(daemon, began_s))
             print(
