@@ -83,7 +83,6 @@ def starts(count: int, rounds: int) -> list[Row]:
         fill(daemon, torrents, home / "content")
         others = [kind(home / kind.name, torrents, home / "content") for kind in ALL if kind.is_here()]
         for other in others:
-            other.prepare()
             stack.callback(other.stop)
         answers = Row("the socket answers after a start", "s", "< 1 s")
         stands = [Row("… until all seed", "s", "≤ 1.0, at most 20 s", other=other.name) for other in others]
@@ -92,8 +91,13 @@ def starts(count: int, rounds: int) -> list[Row]:
             daemon.stop()
             answers.add(answered.ours[0])
             for other, row in zip(others, stands, strict=True):
+                other.prepare()
                 row.add(stood_s, other.start_s())
                 other.kill()
+            said(
+                ", ".join(f"{row.other}: {row.theirs[-1]:.2f} s" for row in stands)
+                + f", ours: {stood_s:.2f} s"
+            )
         return [answers, *stands]
 
 

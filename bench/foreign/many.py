@@ -40,8 +40,8 @@ class Torrent:
 
 
 class Many:
-    """A client with these torrents, whose content lies in `save_to`. `prepare` before the first `start`,
-    which returns when all seed."""
+    """A client with these torrents, whose content lies in `save_to`. `prepare` before the first `start`, and
+    after a `kill`; `start` returns when all seed."""
 
     name: str
 
@@ -117,7 +117,7 @@ class LibtorrentMany(Many):
 
     def prepare(self) -> None:
         files = self.home / "torrents"
-        files.mkdir()
+        files.mkdir(exist_ok=True)
         for torrent in self.torrents:
             (files / f"{torrent.name}.torrent").write_bytes(torrent.metainfo)
 
