@@ -8,7 +8,7 @@ instead of one for each. Rules:
 - whom the tracker does not know leaves, and announces `started`;
 - when anything goes wrong the page is torn up and everybody on it says his own `alive` at once, as if there
   were no pages: what is wrong becomes known that way. The tracker gets no new pages for a minute, doubled
-  with each that goes wrong, up to an hour.
+  each time, up to an hour; what of its other pages goes wrong meanwhile counts as the same trouble.
 
 Pages are bounded by what the tracker offers (attacker-controlled, and bounded) and by the length of a URL.
 """
@@ -220,8 +220,9 @@ class Page(Entry):
     def tear(self) -> None:
         """It went wrong: everybody on his own."""
         offer, now = self._offer, self._schedule.clock()
-        offer.rests_until = now + min(_REST_MOST_S, _REST_FIRST_S * 2.0 ** min(offer.failures, 10))
-        offer.failures += 1
+        if now >= offer.rests_until:  # else it is the same trouble, which meets one page after the other
+            offer.rests_until = now + min(_REST_MOST_S, _REST_FIRST_S * 2.0 ** min(offer.failures, 10))
+            offer.failures += 1
         self.is_out = True  # for good
         for member in list(self.members.values()):
             member.go_alone(now)

@@ -203,6 +203,8 @@ class Sender:
         return raw
 
     def _wait_writable(self) -> None:
+        # Who is stuck here must not be the one who is told of free memory, or nobody hears of it.
+        self._memory.forgo(self._wake.set)
         if not self._stream.wait_writable(STALLED_S):
             raise TimeoutError(f"it took nothing that we sent for {STALLED_S:.0f} s")
 
@@ -210,6 +212,7 @@ class Sender:
         """Send blocks off the queue. When that is not possible now: for how long to wait, unless woken."""
         wait_s = self._wait_for_limits()
         if wait_s > 0:
+            self._memory.forgo(self._wake.set)
             return min(wait_s, MAX_NAP_S)
         self._wait_for_room()
         self._memory.turns.wait()

@@ -7,17 +7,19 @@ on which one costs a tenth of that. Rules:
 - requests has the last word. Whatever is not as plain as before (no connection, a redirect, chunks, anything
   packed, without its length or too long) ends the line, and the same is asked by requests, which knows what
   is wrong or is content with it;
-- a connection that was kept open and is closed just then is replaced once;
+- a connection that was kept open and is closed just then is replaced once; one on which something came that
+  nobody asked for is given up, or each reply from then on would be taken for that to the next request;
 - waits are bounded as they are there.
 """
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from gevent import socket
+from gevent import monkey, socket
 
 from microtorrd.errors import ProtocolError, TrackerUnreachable
 from microtorrd.proto.http_head import ReplyHead, head_length, parse_head
@@ -29,6 +31,9 @@ _READ_BYTES = 16 << 10
 #: Trackers remembered for how they answer.
 _MOST_KNOWN = 512
 _BUSY = frozenset({429, 503})
+
+#: The kernel's own, which can be asked without waiting.
+_Poll: Any = monkey.get_original("select", "poll")
 
 
 class Far(NamedTuple):
@@ -95,8 +100,12 @@ class Lines:
             return None
         try:
             while line.idle:
+                sock = line.idle.pop()
+                if not _is_quiet(sock):
+                    sock.close()
+                    continue
                 try:
-                    return self._exchange(line, line.idle.pop(), request)
+                    return self._exchange(line, sock, request)
                 except _Cut:
                     line.hang_up()  # those that are left are as old
             return self._exchange(line, self._connect(far), request)
@@ -162,6 +171,13 @@ class Lines:
         if not more:
             raise ProtocolError("the reply broke off")
         return more
+
+
+def _is_quiet(sock: Any) -> bool:
+    """Whether nothing came on a connection that nobody used: no end, and nothing that was not asked for."""
+    poll = _Poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return not poll.poll(0)
 
 
 def is_plain(status: int, fields: Mapping[str, str], *, is_1_1: bool) -> bool:

@@ -18,7 +18,7 @@ from binascii import Error as NotBase64
 from binascii import a2b_base64
 from collections.abc import Collection, Iterable
 
-from microtorrd.errors import ClientError
+from microtorrd.errors import ClientError, TrackerError
 
 #: Swarms of one request: 6,827 characters of ids, which with the rest of a head fit into the 8 KiB that
 #: servers and proxies allow one.
@@ -58,11 +58,16 @@ def encode_joint_reply(unknown: Collection[bytes]) -> bytes:
 
 
 def read_unknown(value: object) -> tuple[bytes, ...]:
-    """Return the ids that a tracker's `Unknown` (attacker-controlled) names; none if it is no such list."""
-    if not isinstance(value, str) or not value.isascii() or len(value) > 2 * MOST_SWARMS * _ID_BYTES:
-        return ()
-    raw = _unpacked(value.encode("ascii"))
-    return () if raw is None or len(raw) % _ID_BYTES else _split(raw)
+    """Return the ids that a tracker's `Unknown` (attacker-controlled) names.
+
+    Raises TrackerError for what is no such list: somebody is unknown, and nobody may take it for himself
+    alone that he is not.
+    """
+    if isinstance(value, str) and value.isascii() and len(value) <= 2 * MOST_SWARMS * _ID_BYTES:
+        raw = _unpacked(value.encode("ascii"))
+        if raw is not None and not len(raw) % _ID_BYTES:
+            return _split(raw)
+    raise TrackerError("what it says of unknown swarms is no list of ids")
 
 
 def read_offer(value: object) -> int:

@@ -183,6 +183,7 @@ def test_a_tracker_that_forgot_everybody_hears_everybody_once(session: Session) 
         http(b"", "503 Busy"),
         http(b"d14:failure reason3:noee"),
         http(b"<html>", "200 OK"),
+        http(b'{"Unknown": ["AAAA"]}'),
         b"garbage\r\n\r\n",
     ],
 )
@@ -385,6 +386,30 @@ class World:
                 if errand is not None:
                     errand.run(None)
         self.now = until
+
+
+def test_one_trouble_that_meets_many_pages_is_one() -> None:
+    """A tracker that is away for a moment is not left without pages for an hour, because there are many."""
+    world = World(2, 0)
+    members = [Member(world, number) for number in range(24)]
+    for member in members:
+        member.join()
+    assert len(world.pages) == 12
+    world.error = TrackerUnreachable("gone")
+    world.run(world.now + ALIVE_S)
+    assert all(member.alone for member in members)
+    world.error = None
+    world.run(world.now + 60.0)
+    members[0].join()
+    assert not members[0].alone
+    world.error = TrackerUnreachable("gone")
+    world.run(world.now + ALIVE_S)
+    world.run(world.now + 60.0)
+    members[0].join()
+    assert members[0].alone, "the second time it is two minutes"
+    world.run(world.now + 60.0)
+    members[0].join()
+    assert not members[0].alone
 
 
 steps = st.lists(

@@ -174,6 +174,24 @@ def test_send_memory_is_shared_and_nobody_keeps_it(bench: Bench) -> None:
     waiting_end.hear_until(lambda heard: waiting_end.blocks)
 
 
+def test_who_is_stuck_does_not_hold_up_those_behind_in_the_line_for_memory(bench: Bench) -> None:
+    """It asks for cold blocks and for messages, reads nothing, and would be the one who is woken."""
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    reading, _, _ = bench.connect(memory=memory)
+    stuck, _, _ = bench.connect(memory=memory, buffers=20_000)
+    waiting, waiting_end, _ = bench.connect(memory=memory)
+    with held_disk(bench):
+        for wire in (reading, stuck, waiting):
+            wire.serve([(0, 0, 100)])
+            gevent.sleep(0)
+            gevent.sleep(0.01)
+        stuck.tell([m.Have(1)] * 50_000)
+        gevent.sleep(0.01)
+        waiting_end.expect((0, 0, 100))
+    waiting_end.hear_until(lambda heard: waiting_end.blocks)
+
+
 def test_memory_comes_back_when_a_peer_goes_while_the_disk_reads_for_it(bench: Bench) -> None:
     memory = WireMemory()
     memory.send = SendMemory(1)

@@ -9,6 +9,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent.event import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -167,6 +168,34 @@ def test_a_connection_that_was_closed_meanwhile_is_replaced(alive: Client) -> No
     with closing(tracker):
         for _ in range(PLAIN_AFTER + 20):
             assert alive(tracker.url).body == EMPTY
+
+
+def test_what_nobody_asked_for_is_not_taken_for_the_next_reply(alive: Client) -> None:
+    """As of servers that say 408 to a connection that idles, and keep it: all that follows is shifted."""
+
+    asked, came = Event(), Event()
+
+    def one_more(sock: Any) -> None:
+        sock.sendall(http(b"it is yours"))
+        asked.wait(5.0)
+        sock.sendall(http(b"Peer is not in this swarm", "400 Bad Request"))
+        came.set()
+        sock.recv(65536)
+
+    tracker = RawTracker(one_more)
+    far = Far("127.0.0.1", tracker.port, None)
+    lines = Lines(connect_s=1.0, read_s=1.0, reply_bytes=100, connections=1)
+    for _ in range(PLAIN_AFTER):
+        lines.heard(far, is_plain=True)
+    with closing(tracker):
+        for _ in range(3):
+            assert lines.ask(far, b"GET / HTTP/1.1\r\n\r\n") == (200, b"it is yours", None)
+            asked.set()
+            assert came.wait(5.0)
+            asked.clear()
+            came.clear()
+        assert len(tracker.requests) == 3, "each got a connection of its own"
+        lines.close_idle()
 
 
 def test_a_tracker_that_is_gone_says_so_by_requests(alive: Client) -> None:

@@ -140,11 +140,26 @@ values = st.recursive(
 
 
 @given(values)
-def test_whatever_a_tracker_says_is_an_offer_and_unknown_ids_or_nothing(value: object) -> None:
+def test_whatever_a_tracker_offers_is_an_offer_or_nothing(value: object) -> None:
     assert read_offer(value) == 0 or 1 < read_offer(value) <= MOST_SWARMS
-    assert all(len(swarm_id) == 20 for swarm_id in read_unknown(value))
-    for key in ("Unknown", "Joint"):
-        try:
-            parse_reply(json.dumps({key: value, "Peers": {}}).encode(), "microtorr")
-        except TrackerError as error:
-            pytest.fail(f"it is odd, and no failure: {error}")
+    try:
+        parse_reply(json.dumps({"Joint": value, "Peers": {}}).encode(), "microtorr")
+    except TrackerError as error:
+        pytest.fail(f"it is odd, and no failure: {error}")
+
+
+@given(values)
+def test_whatever_a_tracker_calls_unknown_are_ids_or_a_failure(value: object) -> None:
+    try:
+        unknown = parse_reply(json.dumps({"Unknown": value}).encode(), "microtorr").unknown
+    except TrackerError:
+        return
+    assert isinstance(value, str)
+    assert read_unknown(value) == unknown
+    assert all(len(swarm_id) == 20 for swarm_id in unknown)
+
+
+@pytest.mark.parametrize("value", [None, True, [], "A" * 28, pack_ids(MANY[:1])[:-1], "+" * 27, "A" * 20_000])
+def test_unknown_swarms_that_cannot_be_read_are_not_taken_for_none(value: object) -> None:
+    with pytest.raises(TrackerError, match="no list of ids"):
+        read_unknown(value)
