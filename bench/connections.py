@@ -71,12 +71,19 @@ def longest_stall_ms(daemon: Daemon, since_s: float) -> float:
 
 @contextmanager
 def seeder(
-    home: Path, content: Path, metainfo: bytes, *, peers: int, always_unchoke: bool = True
+    home: Path,
+    content: Path,
+    metainfo: bytes,
+    *,
+    peers: int,
+    always_unchoke: bool = True,
+    without: str = "",
 ) -> Iterator[Daemon]:
     """A daemon that seeds to so many."""
     daemon = Daemon(
         home,
         probed=True,
+        without=without,
         swarm__always_unchoke=str(always_unchoke).lower(),
         limits__connections=peers + 50,
         limits__connections_per_torrent=peers + 50,
@@ -119,9 +126,9 @@ def measure(daemon: Daemon, metainfo: bytes, peers: int, *, speed: Row, memory: 
         memory.add((peak_mib(daemon.process.pid) - before) * 1024 / (peers - 1))
 
 
-def run(crowd: subprocess.Popen[str], leechers: int, requests: int) -> float:
+def run(crowd: subprocess.Popen[str], leechers: int, requests: int, seconds: float | None = None) -> float:
     """MB/s of so many leechers together. RuntimeError where one of them got nothing."""
-    begin(crowd, leechers, requests, RUN_S)
+    begin(crowd, leechers, requests, RUN_S if seconds is None else seconds)
     payload_bytes, served, took_s = result(crowd)
     if served != leechers:
         raise RuntimeError(f"of {leechers} leechers {served} were served")

@@ -15,11 +15,12 @@ from typing import ClassVar
 
 import pytest
 
+from bench import connections
 from bench.daemons import Daemon
-from bench.levers import stages, suite
+from bench.levers import stages, suite, transfers
 from bench.levers.catalogue import LEVERS
 from bench.levers.stages import Figure, Measure, Stage
-from bench.levers.swaps import Gone, Lever, Swap
+from bench.levers.swaps import NOTHING, Gone, Lever, Swap
 from bench.measure import Row
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +96,19 @@ def test_a_daemon_runs_without_a_lever_and_with_a_watch(tmp_path: Path) -> None:
     with Daemon(tmp_path, without="gulps", probed=True) as daemon:
         assert daemon.call("daemon.ping")
         assert daemon.probe_path.exists()
+
+
+def test_a_crowd_is_served_with_a_lever_and_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stage that shares most with another suite; small, so that it fails here when they part."""
+    monkeypatch.setattr(connections, "SIZE", 2 << 20)
+    monkeypatch.setattr(connections, "PEERS", 5)
+    monkeypatch.setattr(transfers.Crowd, "alone_s", 0.05)
+    monkeypatch.setattr(transfers.Crowd, "together_s", 0.05)
+    shown = ["alone", "cpu", "together", "stall"]
+    with transfers.Crowd(tmp_path / "home") as stage, stage.side(NOTHING, frozenset(shown)) as plain:
+        rows = stages.compare(stage, "turns", plain, shown, 1)
+    assert [len(row.ours) == len(row.theirs) == 1 for row in rows] == [True] * 4
+    assert all(row.ours[0] > 0 for row in rows)
 
 
 def test_a_lever_that_does_not_exist_is_refused_with_a_list() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Set
@@ -17,7 +16,6 @@ from bench.daemons import Daemon
 from bench.levers.stages import Figure, Measure, Stage
 from bench.measure import GIB, MIB, exact_cpu_s, for_rpc, make_content, make_torrent, percentile, warm_up
 from bench.ours import Microtorrd
-from microtorrd.proto import metainfo as metainfo_room
 
 TRANSFER_S = 60.0
 
@@ -164,27 +162,12 @@ class Crowd(Stage):
 
     @contextmanager
     def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
-        daemon = connections.seeder(self.new_place(lever), self.content, self.metainfo, without=lever)
-        try:
-            described = metainfo_room.parse(self.metainfo)
-            arguments = [
-                str(daemon.call("session.stats")["listen_port"]),
-                described.info_hash.hex(),
-                str(described.geometry.piece_count),
-                str(connections.PIECE),
-            ]
-            with subprocess.Popen(
-                [sys.executable, "-m", "bench.crowd", *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            ) as crowd:
-                try:
-                    yield lambda: self.measure(daemon, crowd, wanted)
-                finally:
-                    crowd.kill()
-        finally:
-            daemon.kill()
+        place, peers = self.new_place(lever), connections.PEERS
+        with (
+            connections.seeder(place, self.content, self.metainfo, peers=peers, without=lever) as daemon,
+            connections.crowd_at(daemon, self.metainfo) as crowd,
+        ):
+            yield lambda: self.measure(daemon, crowd, wanted)
 
     def measure(self, daemon: Daemon, crowd: subprocess.Popen[str], wanted: Set[str]) -> Mapping[str, float]:
         """One leecher; and all of them, where that is wanted."""
