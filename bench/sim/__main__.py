@@ -2,7 +2,7 @@
 
 With names only those are run. `--seeds` runs each with several seeds: every aim has to be met with every one.
 `--write` keeps the results in docs/simulation, and makes the pictures and docs/SIMULATION.md of all that lie
-there. Exit code 1 when a figure is not what it should be.
+there; `--page` does that alone. Exit code 1 when a figure is not what it should be.
 """
 
 from __future__ import annotations
@@ -31,7 +31,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="run each with the seeds 1 to N")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
     parser.add_argument("--write", action="store_true", help="write docs/SIMULATION.md and docs/images")
+    parser.add_argument("--page", action="store_true", help="run nothing: write the page of what is kept")
     arguments = parser.parse_args()
+    findings = FINDINGS.read_text(encoding="utf-8")
+    if arguments.page:
+        report.write([], known, findings)
+        return 0
     if unknown := [name for name in arguments.names if name not in known]:
         parser.error(f"there is no scenario {unknown[0]}")
     if arguments.seeds < 1 or arguments.jobs < 1:
@@ -41,7 +46,7 @@ def main() -> int:
     print(report.table(everything))
     print(report.costs(everything))
     if arguments.write:
-        report.write(everything, known, FINDINGS.read_text(encoding="utf-8"))
+        report.write(everything, known, findings)
     return 0 if all(runs.good for runs in everything) else 1
 
 

@@ -69,7 +69,7 @@ def keep(runs: Runs, folder: Path) -> None:
     """Write the file of this scenario, in place of an older one."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = [_plain(result, with_curves=not at) for at, result in enumerate(runs.results)]
-    text = json.dumps(kept, indent=1, sort_keys=True)
+    text = json.dumps(kept, indent=1)
     (folder / f"{runs.name}.json").write_text(text + "\n", encoding="utf-8")
 
 
