@@ -107,10 +107,10 @@ def spread(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     result.curves.update(curves)
     result.figures = [
         Figure("unevenness of copies (deviation / mean), rarest first", unevenness["rarest first"]),
-        Figure("the same in order", unevenness["in order"]),
+        Figure("unevenness of copies, in order", unevenness["in order"]),
         Figure("rarest first / in order", unevenness["rarest first"] / unevenness["in order"], most=0.9),
         Figure("copies of the rarest piece, rarest first", rarest["rarest first"]),
-        Figure("the same in order", rarest["in order"]),
+        Figure("copies of the rarest piece, in order", rarest["in order"]),
     ]
     return result
 

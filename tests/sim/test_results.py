@@ -50,6 +50,12 @@ def test_the_median_is_shown_and_every_seed_counts() -> None:
     assert Runs("ten", runs.results[:2]).good
 
 
+def test_every_figure_of_a_scenario_has_a_name_of_its_own() -> None:
+    for found in (scenarios.fan_out(4, pieces=8), scenarios.spread(4, pieces=8)):
+        names = [figure.name for figure in found.figures]
+        assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_a_scenario_says_with_which_seed_it_ran(seed: int) -> None:
     found = scenarios.fan_out(4, pieces=8, seed=seed)
