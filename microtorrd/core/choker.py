@@ -2,7 +2,8 @@
 
 - Everybody, while there are slots for all, or always when the operator says so.
 - Leeching: those who give us most (tit-for-tat). What they leave goes round among those who give nothing, so
-  that each can show what it does with a slot, those first who owe us least; snubbing peers earn nothing.
+  that each can show what it does with a slot; those who took and never gave although they could come last.
+  Snubbing peers earn nothing.
 - Seeding: half of the slots go to the fastest takers, who carry the pieces on; the other half goes round, to
   whoever has waited longest, and each holds it for `TURN_S` at least.
 - Besides, one optimistic slot by lot, moved every third round, in which new peers have three times as many
@@ -59,7 +60,6 @@ class Candidate(NamedTuple):
     for_s: float  # since it was last unchoked, or choked if it is choked
     joined_s: float  # since it joined
     snubbing: bool  # asked and sending nothing
-    owes_bytes: int = 0  # it took so much more than it gave us
     only_takes: bool = False  # it took, has what we need, and never gave us any of it
 
 
@@ -102,14 +102,13 @@ def choose(
 def _by_merit(candidates: Sequence[Candidate]) -> list[Candidate]:
     """The best givers first, then the others in turns, then those who snub us.
 
-    Whose turn it is goes by what it owes: who was served gets behind those who were not, as with turns by
-    time, but who gave something before comes before who took all its turns for nothing.
+    What somebody owes does not count in bytes: whoever reconnects owes nothing, and would come before all who
+    ever took something. It comes last by time instead, of those who have not shown yet that they only take.
     """
     givers = sorted((c for c in candidates if c.gives_per_s and not c.snubbing), key=lambda c: -c.gives_per_s)
     others = [c for c in candidates if not c.gives_per_s and not c.snubbing]
-    in_turn = [c for c in others if c.unchoked and c.for_s < TRIAL_S]
-    waiting = sorted((c for c in others if not c.unchoked), key=lambda c: (c.owes_bytes, -c.for_s))
-    done = sorted((c for c in others if c.unchoked and c.for_s >= TRIAL_S), key=lambda c: c.owes_bytes)
+    in_turn, waiting, done = _in_turns(others, TRIAL_S)
+    waiting.sort(key=lambda c: c.only_takes)
     return [*givers, *in_turn, *waiting, *done, *(c for c in candidates if c.snubbing)]
 
 
@@ -119,11 +118,16 @@ def _by_need(candidates: Sequence[Candidate], slots: int) -> list[Candidate]:
     takers = sorted((c for c in candidates if c.unchoked and c.takes_per_s), key=lambda c: -c.takes_per_s)
     fast = takers[: (slots + 1) // 2]
     chosen = {candidate.peer for candidate in fast}
-    others = [c for c in candidates if c.peer not in chosen]
-    in_turn = [c for c in others if c.unchoked and c.for_s < TURN_S]
-    waiting = sorted((c for c in others if not c.unchoked), key=lambda c: -c.for_s)
-    done = sorted((c for c in others if c.unchoked and c.for_s >= TURN_S), key=lambda c: c.for_s)
+    in_turn, waiting, done = _in_turns([c for c in candidates if c.peer not in chosen], TURN_S)
     return [*fast, *in_turn, *waiting, *done]
+
+
+def _in_turns(candidates: Sequence[Candidate], turn_s: float) -> tuple[list[Candidate], ...]:
+    """Those whose turn is not over; the waiting, who waits longest first; those served longest, last."""
+    in_turn = [c for c in candidates if c.unchoked and c.for_s < turn_s]
+    waiting = sorted((c for c in candidates if not c.unchoked), key=lambda c: -c.for_s)
+    done = sorted((c for c in candidates if c.unchoked and c.for_s >= turn_s), key=lambda c: c.for_s)
+    return in_turn, waiting, done
 
 
 def _draw(rest: Sequence[Candidate], chance: random.Random) -> int:

@@ -283,9 +283,9 @@ class Peer:
         return self.up.total - self._up_marks[0]
 
     @property
-    def owes_bytes(self) -> int:
-        """So much more than it gave us we gave it; negative where it is the other way round."""
-        return self.up.total - self.down.total
+    def only_takes(self) -> bool:
+        """It took, has something that we need, and never gave us any of it."""
+        return self.up.total > 0 and not self.down.total and self.am_interested
 
     def end_round(self) -> None:
         """The choker has chosen: what follows belongs to the next round."""

@@ -125,15 +125,14 @@ class Uploading:
         self.fill_slots(now)
 
     def fill_slots(self, now: float) -> None:
-        """Free slots go to whoever gives us most, or owes us least, or has waited longest."""
+        """Free slots go to whoever gives us most, or has waited longest; last to those who only take."""
         swarm = self._swarm
         free = self._slots_free(now)
         always = swarm.settings.always_unchoke
         if free <= 0 and not always:
             return
         waiting = [peer for peer in swarm.peers.values() if peer.peer_interested and peer.am_choking]
-        owed = 0 if swarm.satisfied else 1
-        waiting.sort(key=lambda peer: (-peer.gave_lately, owed and peer.owes_bytes, peer.choked_at))
+        waiting.sort(key=lambda peer: (-peer.gave_lately, peer.only_takes, peer.choked_at))
         for peer in waiting if always else waiting[:free]:
             self._unchoke(peer, now)
 
@@ -191,8 +190,7 @@ class Uploading:
             for_s=now - (peer.choked_at if peer.am_choking else peer.unchoked_at),
             joined_s=now - peer.joined_at,
             snubbing=peer.snubbed,
-            owes_bytes=peer.owes_bytes,
-            only_takes=peer.up.total > 0 and not peer.down.total and peer.am_interested,
+            only_takes=peer.only_takes,
         )
 
     def _slots_free(self, now: float) -> int:

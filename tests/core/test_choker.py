@@ -75,12 +75,47 @@ def test_slots_that_no_giver_needs_go_round_among_the_others() -> None:
     assert chosen(giver, tried, *waiting) == {1, 4}
 
 
-def test_of_those_who_give_nothing_now_who_owes_least_comes_first() -> None:
+def test_who_only_takes_waits_behind_those_who_have_not_shown_that() -> None:
     giver = candidate(1, gives_per_s=1.0)
-    took = candidate(2, for_s=90.0, owes_bytes=2 * MiB)
-    gave_before = candidate(3, for_s=50.0, owes_bytes=-MiB)
-    assert chosen(giver, took, gave_before) == {1, 3}
-    assert chosen(giver, took, gave_before._replace(owes_bytes=3 * MiB)) == {1, 2}
+    taker = candidate(2, for_s=90.0, only_takes=True)
+    other = candidate(3, for_s=50.0)
+    assert chosen(giver, taker, other) == {1, 3}
+    assert chosen(giver, taker, other._replace(only_takes=True)) == {1, 2}
+
+
+def test_who_reconnects_when_it_is_choked_takes_nobodys_turn() -> None:
+    """Honest peers that have nothing for us get the turns that they waited for, whoever comes anew."""
+    now = 0.0
+    choked_at = dict.fromkeys(range(3), 0.0)
+    unchoked_at: dict[int, float] = {}
+    served = dict.fromkeys(range(3), 0)
+    next_number = 100
+    fresh = dict.fromkeys(range(100, 112), 0.0)
+    for _ in range(90):
+        now += ROUND_S
+        crowd = [
+            candidate(
+                number,
+                unchoked=number in unchoked_at,
+                for_s=now - unchoked_at.get(number, since),
+                joined_s=now if number < 100 else now - since,
+            )
+            for number, since in (choked_at | fresh).items()
+        ]
+        choice = choice_of(*crowd, slots=4)
+        for number in list(choked_at | fresh):
+            if number in choice.unchoked:
+                unchoked_at.setdefault(number, now)
+                if number < 100:
+                    served[number] += 1
+            elif unchoked_at.pop(number, None) is not None:
+                if number < 100:
+                    choked_at[number] = now
+                else:
+                    del fresh[number]  # it comes again as somebody new
+                    next_number += 1
+                    fresh[next_number + 100] = now
+    assert min(served.values()) >= 90 * 4 / 15 * 0.8
 
 
 def test_who_only_takes_has_a_third_of_the_tickets() -> None:
@@ -178,10 +213,10 @@ def test_what_a_peer_gave_counts_for_two_rounds() -> None:
     assert ROUND_S <= rig.now - gave_at <= JUDGED_S
 
 
-def test_a_free_slot_goes_to_who_owes_us_least_not_to_who_waits_longest() -> None:
+def test_a_free_slot_goes_last_to_who_only_takes() -> None:
     rig = Rig("x" + "." * 8, settings=SwarmSettings(upload_slots=1))
     for number in (1, 2):
-        rig.join(number)
+        rig.join(number, have="x" * 9)
         rig.say(number, Interested())
     rig.do(BlocksSent(1, 0, MiB))
     rig.say(1, NotInterested())  # its slot goes to the other one
@@ -192,3 +227,19 @@ def test_a_free_slot_goes_to_who_owes_us_least_not_to_who_waits_longest() -> Non
     assert [rig.peer(number).am_choking for number in (1, 2, 3)] == [True, False, True]
     rig.say(2, NotInterested())
     assert [rig.peer(number).am_choking for number in (1, 3)] == [True, False]
+
+
+def test_who_comes_again_is_not_before_those_who_wait() -> None:
+    """However much they took: of them there is nothing that we want, so they owe nothing."""
+    rig = Rig("x" + "." * 8, settings=SwarmSettings(upload_slots=1))
+    for number in (1, 2):
+        rig.join(number)
+        rig.say(number, Interested())
+    rig.do(BlocksSent(1, 0, MiB))
+    rig.say(1, NotInterested())
+    rig.say(1, Interested())
+    rig.now += 1.0
+    rig.join(3)
+    rig.say(3, Interested())
+    rig.say(2, NotInterested())
+    assert [rig.peer(number).am_choking for number in (1, 3)] == [False, True]
