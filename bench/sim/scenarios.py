@@ -296,9 +296,7 @@ SCENARIOS: dict[str, Scenario] = {
 
 #: What `make sim-large` runs. The content is so short that the ten hops of a piece are a good part of the
 #: time: no aim is set to that.
-LARGE: dict[str, Scenario] = {
-    "distribute-10000": partial(distribute, 10_000, pieces=64, connections=16, within=inf)
-}
+LARGE: dict[str, Scenario] = {"distribute-10000": partial(distribute, 10_000, pieces=64, connections=16)}
 
 
 def run(name: str, seed: int = 1) -> Result:

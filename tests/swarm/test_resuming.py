@@ -31,8 +31,7 @@ def survive_kills(tmp_path: Path, make_daemon: MakeDaemon, *, size: int, down: s
     mtorrctl(seeder, "seed", content, "-t", tracker_url(seeder))
     leecher = make_daemon("leecher", limits__down=down)
     assert mtorrctl(leecher, "add", f"{content}.mtorrent").returncode == 0
-    # What came in the last moments (`ledger.JOURNAL_S`) may be lost: from a third on that is less than 5 %.
-    for share in (0.3, 0.45, 0.6, 0.75, 0.9):
+    for share in (0.15, 0.3, 0.45, 0.6, 0.8):
         before = wait_until(leecher, lambda row, share=share: row["progress"] >= share, timeout_s=timeout_s)
         leecher.kill()
         leecher.start()
@@ -44,7 +43,8 @@ def survive_kills(tmp_path: Path, make_daemon: MakeDaemon, *, size: int, down: s
 
 
 def test_five_kills_lose_nothing(tmp_path: Path, make_daemon: MakeDaemon) -> None:
-    survive_kills(tmp_path, make_daemon, size=96 * MIB, down="12 MB/s", timeout_s=60)
+    # At this rate 5 % of what the first kill finds are nearly twice what comes in `ledger.JOURNAL_S`.
+    survive_kills(tmp_path, make_daemon, size=96 * MIB, down="8 MB/s", timeout_s=30)
 
 
 @pytest.mark.slow
