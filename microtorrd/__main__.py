@@ -17,6 +17,7 @@ from collections.abc import Sequence
 import gevent
 
 from microtorrd import __version__, config, libraries
+from microtorrd.config import Config
 from microtorrd.errors import ConfigError
 from microtorrd.invocation import FAILED, MISCONFIGURED, OK, Invocation
 
@@ -43,9 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"microtorrd: {error}", file=sys.stderr)
         return MISCONFIGURED
     if options.check_config:
-        file = invocation.config_file()
-        print(f"{file}: ok" if file else "ok (no configuration file: defaults)")
-        return OK
+        return check(settings, invocation)
     lacking = libraries.missing((*libraries.LATER, "flask") if settings.tracker.enabled else libraries.LATER)
     if lacking:
         print(f"microtorrd: not installed: {', '.join(lacking)}", file=sys.stderr)
@@ -60,6 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:  # installed, and broken: some of it is imported only when all stand
         print(f"microtorrd: a library is of no use: {error}", file=sys.stderr)
         return FAILED
+
+
+def check(settings: Config, invocation: Invocation) -> int:
+    """Say whether the settings, which are right, name lists that are right, too; the exit code."""
+    if settings.tracker.enabled:
+        from microtorrd.tracker.lists import read_lists
+
+        try:
+            read_lists(settings.tracker)
+        except ConfigError as error:
+            print(f"microtorrd: {error}", file=sys.stderr)
+            return MISCONFIGURED
+    file = invocation.config_file()
+    print(f"{file}: ok" if file else "ok (no configuration file: defaults)")
+    return OK
 
 
 def postpone_collections() -> None:

@@ -285,7 +285,8 @@ def _as_kind(record: Record, value: Any, given: _Given, home: str) -> Any:
                 raise ValueError(f'{value!r} is not a mode in octal, as "0660"')
             return int(value.removeprefix("0o"), 8)
         case "path":
-            return _absolute(value, given, home)
+            is_none = not value and not record.default  # where none is a choice
+            return value if is_none else _absolute(value, given, home)
         case _:
             return value
 
@@ -345,6 +346,10 @@ def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
     if config.tracker.min_interval > config.tracker.interval:
         name = "tracker.interval" if "tracker.min_interval" not in given else "tracker.min_interval"
         refuse(name, "tracker.min_interval is longer than tracker.interval")
+    if config.tracker.access == "listed" and not config.tracker.allow_file:
+        refuse("tracker.access", "'listed' needs the list: tracker.allow_file")
+    if config.tracker.access == "open" and config.tracker.allow_file:
+        refuse("tracker.allow_file", "a list keeps nobody out while tracker.access is 'open'")
 
 
 def _numeric_address(text: str) -> object:

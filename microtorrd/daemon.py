@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event
+from gevent.lock import BoundedSemaphore
 
 from microtorrd import __version__, config, libraries, logs
 from microtorrd.config import Config
@@ -85,6 +86,7 @@ class Daemon:
         self._wake = Event()  # somebody wants something of the main greenlet
         self._stop_wanted = ""  # by whom
         self._reload_wanted = False
+        self._taking_settings = BoundedSemaphore()
         self._loaded = Event()  # all torrents stand
         self._unusable: ImportError | None = None  # a library that a running daemon cannot do without
         self._manager = ServiceManager(invocation.environ)
@@ -206,7 +208,11 @@ class Daemon:
             time.monotonic,
             self._note_tracker_request,
             lambda: self._session is not None and self._session.facilities.notes.has_readers,
+            self._name_of,
         )
+
+    def _name_of(self, swarm_id: bytes) -> str | None:
+        return None if self._session is None else self._session.roster.name_of(swarm_id)
 
     def _open_control(self) -> ControlSocket:
         passed = passed_descriptors(self._invocation.environ)
@@ -284,13 +290,20 @@ class Daemon:
             self._manager.ready(self._summary())
 
     def _take_settings(self) -> None:
-        wanted = self._invocation.load()
-        changes = config.diff(self.config, wanted)
-        self.config = config.adopt(self.config, wanted)
-        logs.setup(self.config.daemon.log_level, self.config.daemon.log_format)
-        if self._session is not None:
-            self._session.apply(self.config)
-        _log.info("reloaded", applied=list(changes.live), need_restart=list(changes.restart))
+        # One at a time: what is read waits for a disk, and who read first must not be the last to be heard.
+        with self._taking_settings:
+            wanted = self._invocation.load()
+            changes = config.diff(self.config, wanted)
+            adopted = config.adopt(self.config, wanted)
+            tracker = self._tracker
+            open_doors = None if tracker is None else tracker.prepare(tracker_settings(adopted))
+            self.config = adopted
+            logs.setup(adopted.daemon.log_level, adopted.daemon.log_format)
+            if self._session is not None:
+                self._session.apply(adopted)
+            if open_doors is not None:
+                open_doors()
+            _log.info("reloaded", applied=list(changes.live), need_restart=list(changes.restart))
 
     def _feed_watchdog(self, every_s: float) -> None:
         """Only while the hub turns, the disk threads answer and clients are let in."""
@@ -320,6 +333,10 @@ def tracker_settings(settings: Config) -> TrackerSettings:
         min_interval=int(tracker.min_interval),
         ip_parameter=tracker.ip_parameter,
         trusted_proxies=tracker.trusted_proxies,
+        access=tracker.access,
+        allow_file=tracker.allow_file,
+        deny_file=tracker.deny_file,
+        passkeys_file=tracker.passkeys_file,
         max_peers=tracker.max_peers,
     )
 

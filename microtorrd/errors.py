@@ -84,7 +84,10 @@ class ClientError(MicrotorrError):
     """A client of our tracker's: the message is its `failure reason`; `parameter` is the one at fault.
 
     `retry_in` is when it may ask again, in minutes or `never` (BEP 31); None: that is for the client to say.
+    `kind` sorts them for those who count.
     """
+
+    kind: ClassVar[str] = "bad_request"
 
     def __init__(
         self, message: str, *, parameter: str | None = None, retry_in: int | Literal["never"] | None = None
@@ -92,6 +95,24 @@ class ClientError(MicrotorrError):
         super().__init__(message)
         self.parameter = parameter
         self.retry_in = retry_in
+
+
+class NotAdmitted(ClientError):
+    """It asks for a swarm that the tracker does not serve, or lacks a passkey."""
+
+    kind = "not_admitted"
+
+
+class UnknownPeer(ClientError):
+    """It says that it is still here, and the tracker does not know it (any more)."""
+
+    kind = "unknown_peer"
+
+
+class TrackerFull(ClientError):
+    """It found no room for another swarm."""
+
+    kind = "full"
 
 
 class TrackerError(MicrotorrError):

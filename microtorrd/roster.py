@@ -109,6 +109,10 @@ class Roster:
             raise NotFound(f"{id!r} means {len(found)} torrents; this call is about one", id=id)
         return found[0]
 
+    def name_of(self, swarm_id: bytes) -> str | None:
+        """What is called by this id of a swarm; None: nothing here."""
+        return next((member.name for member in self._swarms.get(swarm_id, ())), None)
+
     def of_swarm(self, swarm_id: bytes) -> Member | None:
         """Who a handshake means: one that takes peers."""
         return next((member for member in self._swarms.get(swarm_id, ()) if member.takes_peers), None)

@@ -449,6 +449,41 @@ class Tracker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind="list",
         ),
     ] = ()
+    access: Annotated[
+        Literal["open", "listed", "own"],
+        setting(
+            "Which swarms it serves: `open` any, `listed` those of `allow_file`, `own` those of the torrents of "
+            "this daemon, and of `allow_file` where there is one.",
+            kind="text",
+            live=True,
+        ),
+    ] = "open"
+    allow_file: Annotated[
+        str,
+        setting(
+            "A file of swarms that `access` may admit: an info hash or id hash a line, as 40 hex digits; `#` "
+            "begins a comment. Read again on every reload.",
+            kind="path",
+            live=True,
+        ),
+    ] = ""
+    deny_file: Annotated[
+        str,
+        setting(
+            "A file of swarms that are never served, whatever else admits them; it looks like `allow_file`.",
+            kind="path",
+            live=True,
+        ),
+    ] = ""
+    passkeys_file: Annotated[
+        str,
+        setting(
+            "A file of users, a line each: a passkey of 16 to 64 letters, digits, - and _, then a name. Who "
+            "announces or scrapes must have one, as in `/announce/PASSKEY`; empty asks for none.",
+            kind="path",
+            live=True,
+        ),
+    ] = ""
     max_peers: Annotated[
         int,
         setting(

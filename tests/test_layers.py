@@ -103,6 +103,7 @@ MAP: dict[str, set[str]] = {
         "microtorrd.libraries",
         "microtorrd.config",
         "microtorrd.invocation",
+        "microtorrd.tracker",
         "daemon",
     },
     # The client is light: what the bytes mean, and hashing.
@@ -257,7 +258,18 @@ def room_of(module: str) -> str:
 @cache
 def waiting_tracker() -> frozenset[str]:
     """The modules of the tracker that speak to sockets; the store, the service and their like never wait."""
-    pure = {"store", "service", "answer", "settings", "source", "head", "swarm", "access"}
+    pure = {
+        "store",
+        "service",
+        "answer",
+        "settings",
+        "source",
+        "head",
+        "swarm",
+        "admission",
+        "lists",
+        "passkeys",
+    }
     return frozenset(
         f"microtorrd.tracker.{file.stem}"
         for file in (ROOT / "microtorrd/tracker").glob("*.py")

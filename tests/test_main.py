@@ -153,6 +153,21 @@ class TestArguments:
             == f"microtorrd: {process.config}:2: limits.upp is unknown: did you mean limits.up?\n"
         )
 
+    @pytest.mark.parametrize("check", [True, False])
+    def test_a_wrong_list_of_the_tracker_is_78_and_names_its_line(
+        self, process: Process, tmp_path: Path, check: bool
+    ) -> None:
+        denied = tmp_path / "denied"
+        denied.write_text("# none\nx\n")
+        process.config.write_text(
+            process.config.read_text()
+            + f"[tracker]\nenabled = true\nbind = '127.0.0.1:0'\ndeny_file = '{denied}'\n"
+        )
+        result = microtorrd("--config", str(process.config), *(["--check-config"] if check else []))
+        assert result.returncode == 78
+        assert f"{denied}:2: 'x' is not a swarm id" in result.stderr
+        assert "Traceback" not in result.stderr
+
     def test_log_level_and_format_are_settings_like_others(self) -> None:
         assert microtorrd("--check-config", "--log-level", "debug", "--log-format", "json").returncode == 0
         assert microtorrd("--check-config", MICROTORRD_DAEMON_LOG_LEVEL="loud").returncode == 78

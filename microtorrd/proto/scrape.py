@@ -39,12 +39,16 @@ def parse_scrape_query(raw: bytes) -> list[bytes]:
 
 def scrape_url(announce_url: str) -> str | None:
     """Return where a tracker with this HTTP URL is scraped: the last part of its path says `scrape` where it
-    said `announce`. None where it does not begin with that: such a tracker knows no scrapes."""
+    said `announce`, or the part before it does, if the last one is a passkey. None where neither begins with
+    that: such a tracker knows no scrapes."""
     parts = urlsplit(announce_url)
     where, slash, last = parts.path.rpartition("/")
-    if not last.startswith("announce"):
+    if last.startswith("announce"):
+        path = f"{where}{slash}scrape{last.removeprefix('announce')}"
+    elif last and where.endswith("/announce"):
+        path = f"{where.removesuffix('announce')}scrape/{last}"
+    else:
         return None
-    path = f"{where}{slash}scrape{last.removeprefix('announce')}"
     return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
 
 

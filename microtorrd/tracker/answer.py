@@ -96,20 +96,25 @@ class Answerer:
         self._is_watched = is_watched
         self._log = logs.get(room="tracker")
 
-    def announce(self, raw_query: bytes, origin: Origin) -> Answer:
-        """Answer `/announce?raw_query`. Never raises."""
+    @property
+    def takes_passkeys(self) -> bool:
+        """Whether `/announce/PASSKEY` and `/scrape/PASSKEY` are answered, too."""
+        return self._service.takes_passkeys
+
+    def announce(self, raw_query: bytes, origin: Origin, passkey: str | None = None) -> Answer:
+        """Answer `/announce?raw_query`, or `/announce/PASSKEY?raw_query`. Never raises."""
         params = split_query(raw_query)
         dialect = choose_dialect(params, origin.accepts_json)
         try:
-            return self._announce(params, dialect, raw_query, origin)
+            return self._announce(params, dialect, raw_query, origin, passkey)
         except Exception as error:
             self._log.error("announce_failed", query=raw_query, host=origin.socket_host, exc_info=error)
             return _failure(_INTERNAL, dialect, status=500)
 
-    def scrape(self, raw_query: bytes, origin: Origin) -> Answer:
-        """Answer `/scrape?raw_query`. Never raises."""
+    def scrape(self, raw_query: bytes, origin: Origin, passkey: str | None = None) -> Answer:
+        """Answer `/scrape?raw_query`, or `/scrape/PASSKEY?raw_query`. Never raises."""
         try:
-            swarms = self._service.scrape(parse_scrape_query(raw_query))
+            swarms = self._service.scrape(parse_scrape_query(raw_query), passkey=passkey)
             return Answer(200, BENCODED, encode_scrape_reply(swarms))
         except ClientError as error:
             return _failure(str(error), "bittorrent", retry_in=error.retry_in)
@@ -123,16 +128,18 @@ class Answerer:
         facts = {"status": "ok", "swarms": size.swarms, "peers": size.peers}
         return Answer(200, JSON, json.dumps(facts).encode())
 
-    def _announce(self, params: Params, dialect: Dialect, raw_query: bytes, origin: Origin) -> Answer:
+    def _announce(
+        self, params: Params, dialect: Dialect, raw_query: bytes, origin: Origin, passkey: str | None
+    ) -> Answer:
         request: AnnounceRequest | None = None
         failure = ""
         try:
             request = parse_query(params, dialect)
             source = self._sources.source(origin.socket_host, origin.forwarded_for)
             if request.swarm_ids:
-                answer = _joint(self._service.keep_alive(request, source, self._clock()))
+                answer = _joint(self._service.keep_alive(request, source, self._clock(), passkey=passkey))
             else:
-                sample = self._service.announce(request, dialect, source, self._clock())
+                sample = self._service.announce(request, dialect, source, self._clock(), passkey=passkey)
                 if dialect == "bittorrent":
                     answer = Answer(200, BENCODED, self._bencoded(request, sample, source.host))
                 else:
@@ -141,7 +148,8 @@ class Answerer:
             failure = str(error)
             answer = _failure(failure, dialect, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():
-            self._on_request(_note(raw_query, origin, dialect, request, failure))
+            user = self._service.user_of(passkey)
+            self._on_request(_note(raw_query, origin, dialect, request, failure, user))
         return answer
 
     def _bencoded(self, request: AnnounceRequest, sample: Sample, external_ip: bytes) -> bytes:
@@ -192,9 +200,17 @@ def _failure(
 
 
 def _note(
-    raw_query: bytes, origin: Origin, dialect: Dialect, request: AnnounceRequest | None, failure: str
+    raw_query: bytes,
+    origin: Origin,
+    dialect: Dialect,
+    request: AnnounceRequest | None,
+    failure: str,
+    user: str | None,
 ) -> dict[str, Any]:
-    """The facts of one announce, for people: `query` as it came, `failure` "" where all went well."""
+    """The facts of one announce, for people: `query` as it came, `failure` "" where all went well.
+
+    The passkey is not among them, but whose it is.
+    """
     note: dict[str, Any] = {
         "kind": "tracker_request",
         "query": raw_query.decode("latin-1"),
@@ -202,6 +218,8 @@ def _note(
         "dialect": dialect,
         "failure": failure,
     }
+    if user is not None:
+        note["user"] = user
     if request is not None:
         if request.swarm_ids:
             note["swarm_ids"] = [swarm_id.hex() for swarm_id in request.swarm_ids]

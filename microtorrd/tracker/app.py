@@ -32,12 +32,18 @@ def create_app(answerer: Answerer) -> Flask:
         return Response(status=301, headers={"Location": location}, content_type=TEXT)
 
     @app.get("/announce", provide_automatic_options=False)
-    def announce() -> Response:
-        return _response(answerer.announce(request.query_string, _origin()))
+    @app.get("/announce/<passkey>", provide_automatic_options=False)
+    def announce(passkey: str | None = None) -> Response:
+        if passkey is not None and not answerer.takes_passkeys:
+            raise NotFound
+        return _response(answerer.announce(request.query_string, _origin(), passkey))
 
     @app.get("/scrape", provide_automatic_options=False)
-    def scrape() -> Response:
-        return _response(answerer.scrape(request.query_string, _origin()))
+    @app.get("/scrape/<passkey>", provide_automatic_options=False)
+    def scrape(passkey: str | None = None) -> Response:
+        if passkey is not None and not answerer.takes_passkeys:
+            raise NotFound
+        return _response(answerer.scrape(request.query_string, _origin(), passkey))
 
     @app.get("/health", provide_automatic_options=False)
     def health() -> Response:

@@ -42,6 +42,7 @@ from microtorrd.tracker.head import (
     read_request_line,
 )
 from microtorrd.tracker.listening import listen
+from microtorrd.tracker.passkeys import split_path
 
 #: A connection, without what the standard library and gevent put around it: that costs 5 µs a connection,
 #: and these never wait in a call. (Each call says so: sockets are born blocking.)
@@ -56,6 +57,9 @@ _KNOWN_HEADERS = 256
 #: After a request that was not read whole, how much more is read and thrown away, and for how long.
 _LINGER_BYTES = 256 << 10
 _LINGER_S = 2.0
+
+#: What is answered here; everything else is the application's.
+_HOT = (b"/announce", b"/scrape")
 
 _READABLE = 1  # to libev
 
@@ -245,13 +249,18 @@ class HttpServer:
                 client.headers = headers
                 client.origin = Origin(client.address[0], headers.accepts_json, headers.forwarded_for)
             goes_on = not (headers.closes or headers.has_body) and (line.minor == 1 or headers.keeps_alive)
-            if line.method != b"GET" or line.path not in (b"/announce", b"/scrape"):
+            path, passkey = line.path, None
+            is_hot = path in _HOT
+            if not is_hot and self._answerer.takes_passkeys:
+                path, passkey = split_path(path)
+                is_hot = passkey is not None
+            if line.method != b"GET" or not is_hot:
                 client.received = raw[start:]
                 self._pass_on(client, answers, line, headers, goes_on=goes_on)
                 return
-            serve = self._answerer.announce if line.path == b"/announce" else self._answerer.scrape
+            serve = self._answerer.announce if path == b"/announce" else self._answerer.scrape
             connection = "close" if not goes_on else "" if line.minor else "keep-alive"
-            answers.append(self._render(serve(line.query, client.origin), connection))
+            answers.append(self._render(serve(line.query, client.origin, passkey), connection))
             if not goes_on:
                 self._send(client, answers, "linger" if headers.has_body or start < len(raw) else "close")
                 return

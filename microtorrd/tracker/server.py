@@ -11,18 +11,25 @@ from random import Random
 
 import gevent
 
+from microtorrd import logs
+from microtorrd.errors import ConfigError
 from microtorrd.greenlets import Crew
+from microtorrd.tracker.admission import NameOf, admission, nobody
 from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
 from microtorrd.tracker.app import create_app
 from microtorrd.tracker.http import HttpLimits, HttpServer
+from microtorrd.tracker.lists import NO_LISTS, Lists, read_lists
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import MemoryStore, StoreBounds
 
+#: How long the lists may take: three of the longest are read in a few seconds, a disk that hangs never does.
+READING_S = 10.0
+
 
 class TrackerServer:
     """A tracker on one address. `clock` counts seconds (time.monotonic), `on_request` hears of all while
-    `is_watched`."""
+    `is_watched`, `name_of` knows the torrents of the daemon around it."""
 
     def __init__(
         self,
@@ -31,8 +38,12 @@ class TrackerServer:
         clock: Callable[[], float],
         on_request: OnRequest | None = None,
         is_watched: IsWatched = always,
+        name_of: NameOf = nobody,
     ) -> None:
+        self._settings = settings
         self._clock = clock
+        self._name_of = name_of
+        self._log = logs.get(room="tracker")
         bounds = StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
         self._service = TrackerService(settings, MemoryStore(Random(), bounds), OpenAdmission())
         answerer = Answerer(settings, self._service, clock, on_request, is_watched)
@@ -51,8 +62,29 @@ class TrackerServer:
         return self._http.port
 
     def start(self) -> None:
-        """Bind and serve; raises ConfigError if the address cannot be had."""
+        """Read the lists, bind and serve; raises ConfigError where a list is wrong or the address not to be had."""
+        self.prepare(self._settings)()
         self._http.start()
+
+    def prepare(self, settings: TrackerSettings) -> Callable[[], None]:
+        """Read the lists of who may use the tracker, and return what puts them in force.
+
+        Reading waits for a disk, in a thread. Raises ConfigError: then everything is as it was.
+        """
+        lists = _read(settings)
+
+        def adopt() -> None:
+            self._service.admit_by(admission(settings.access, lists, self._name_of), lists.passkeys)
+            if settings.access != "open" or lists != NO_LISTS:
+                self._log.info(
+                    "tracker_access",
+                    access=settings.access,
+                    allowed=len(lists.allowed),
+                    denied=len(lists.denied),
+                    users=None if lists.passkeys is None else len(lists.passkeys),
+                )
+
+        return adopt
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End all connections and wait for their ends."""
@@ -62,3 +94,20 @@ class TrackerServer:
         """Forget whose time has come; step by step, since after a silence it can be a whole swarm."""
         while self._service.expire(self._clock()):
             gevent.sleep(0)
+
+
+def _read(settings: TrackerSettings) -> Lists:
+    """Read the lists in a thread; raises ConfigError, also where a disk does not answer."""
+    if not (settings.allow_file or settings.deny_file or settings.passkeys_file):
+        return NO_LISTS
+    reading = gevent.get_hub().threadpool.spawn(read_lists, settings)
+    with gevent.Timeout(READING_S) as wall:
+        try:
+            lists: Lists = reading.get()
+        except gevent.Timeout as expired:
+            if expired is not wall:
+                raise
+            raise ConfigError(
+                f"the tracker's lists could not be read within {READING_S:g} s", key="tracker.access"
+            ) from None
+    return lists

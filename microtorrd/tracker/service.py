@@ -19,11 +19,12 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Protocol
 
-from microtorrd.errors import ClientError
+from microtorrd.errors import ClientError, NotAdmitted, TrackerFull, UnknownPeer
 from microtorrd.proto.announce import ALIVE_LIFETIME_S, AnnounceRequest, Dialect
 from microtorrd.proto.compact import pack, read_host
 from microtorrd.proto.scrape import SwarmCounts
 from microtorrd.proto.tracker_reply import NOT_IN_SWARM
+from microtorrd.tracker.passkeys import Passkeys
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.source import Source
 from microtorrd.tracker.store import Peer, PeerStore, Sample, StoreSize
@@ -41,7 +42,10 @@ class Admission(Protocol):
     """Who may use the tracker."""
 
     def check(self, swarm_id: bytes, passkey: str | None) -> None:
-        """Return for a swarm and a user that are admitted; raises ClientError with the reason for others."""
+        """Return for a swarm and a user that are admitted; raises ClientError with the reason for others.
+
+        NotAdmitted is for the swarm alone.
+        """
         ...
 
 
@@ -59,11 +63,25 @@ class TrackerService:
         self._settings = settings
         self._store = store
         self._admission = admission
+        self._passkeys: Passkeys | None = None
         self._lifetime_s: dict[Dialect, int] = {
             "microtorr": ALIVE_LIFETIME_S,
             "bittorrent": 2 * settings.interval,
         }
         self._read_host = lru_cache(maxsize=4096)(read_host)
+
+    @property
+    def takes_passkeys(self) -> bool:
+        """Whether clients have passkeys; without one no request of theirs is admitted then."""
+        return self._passkeys is not None
+
+    def admit_by(self, admission: Admission, passkeys: Passkeys | None = None) -> None:
+        """From now on these say who may use the tracker. Who is here and may not stay is forgotten in time."""
+        self._admission, self._passkeys = admission, passkeys
+
+    def user_of(self, passkey: str | None) -> str | None:
+        """Return whose passkey this is; None for nobody's, and where there are none."""
+        return None if passkey is None or self._passkeys is None else self._passkeys.user_of(passkey)
 
     def announce(
         self,
@@ -92,7 +110,7 @@ class TrackerService:
                 request.swarm_id, request.peer_id, host, expires_at=expires_at, now=now
             )
             if not known:
-                raise ClientError(NOT_IN_SWARM, parameter="peer_id")
+                raise UnknownPeer(NOT_IN_SWARM, parameter="peer_id")
             return _NOTHING
         finished = request.event == "completed"
         sample = self._store.enter(
@@ -104,7 +122,7 @@ class TrackerService:
             named=dialect == "microtorr" or not request.compact,
         )
         if sample is None:
-            raise ClientError(
+            raise TrackerFull(
                 "the tracker is full: it takes no more swarms at the moment", retry_in=FULL_RETRY_MINUTES
             )
         return sample
@@ -137,13 +155,23 @@ class TrackerService:
         return host
 
     def scrape(self, swarm_ids: list[bytes], *, passkey: str | None = None) -> dict[bytes, SwarmCounts]:
-        """Return the figures of those of the swarms that are known; raises ClientError."""
+        """Return the figures of those of the swarms that are known; raises ClientError.
+
+        Swarms that are not admitted are like unknown ones, as long as there are others.
+        """
         found = {}
+        refusals = []
         for swarm_id in swarm_ids:
-            self._admission.check(swarm_id, passkey)
+            try:
+                self._admission.check(swarm_id, passkey)
+            except NotAdmitted as error:
+                refusals.append(error)
+                continue
             counts = self._store.counts(swarm_id)
             if counts is not None:
                 found[swarm_id] = counts
+        if refusals and len(refusals) == len(swarm_ids):
+            raise refusals[0]
         return found
 
     def expire(self, now: float) -> bool:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from microtorrd.errors import ConfigError
 
 IpParameter = Literal["never", "private", "always"]
+Access = Literal["open", "listed", "own"]
 Network = IPv4Network | IPv6Network
 
 
@@ -28,6 +29,10 @@ class TrackerSettings(Struct, frozen=True):
     min_interval: int = 60  # that a BitTorrent client must let pass even when somebody is impatient
     ip_parameter: IpParameter = "private"  # whose `ip` is believed; `always` lets anybody name any victim
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
+    access: Access = "open"  # which swarms are served; see tracker.admission
+    allow_file: str = ""  # lists, see tracker.lists; "" is none
+    deny_file: str = ""
+    passkeys_file: str = ""  # "": nobody needs a passkey
     default_peers: int = 50  # told to a BitTorrent client that names no number
     max_peers: int = 200  # told to anybody at once
     max_swarms: int = 100_000
