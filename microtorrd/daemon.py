@@ -208,7 +208,7 @@ class Daemon:
             time.monotonic,
             self._note_tracker_request,
             lambda: self._session is not None and self._session.facilities.notes.has_readers,
-            self._name_of,
+            name_of=self._name_of,
         )
 
     def _name_of(self, swarm_id: bytes) -> str | None:

@@ -452,8 +452,8 @@ class Tracker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     access: Annotated[
         Literal["open", "listed", "own"],
         setting(
-            "Which swarms it serves: `open` any, `listed` those of `allow_file`, `own` those of the torrents of "
-            "this daemon, and of `allow_file` where there is one.",
+            "Which swarms it serves: `open` any, `listed` those of `allow_file`, `own` those of the torrents "
+            "of this daemon, and of `allow_file` where there is one.",
             kind="text",
             live=True,
         ),

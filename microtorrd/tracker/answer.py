@@ -149,7 +149,7 @@ class Answerer:
             answer = _failure(failure, dialect, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():
             user = self._service.user_of(passkey)
-            self._on_request(_note(raw_query, origin, dialect, request, failure, user))
+            self._on_request(_note(raw_query, origin, dialect, request, failure=failure, user=user))
         return answer
 
     def _bencoded(self, request: AnnounceRequest, sample: Sample, external_ip: bytes) -> bytes:
@@ -204,6 +204,7 @@ def _note(
     origin: Origin,
     dialect: Dialect,
     request: AnnounceRequest | None,
+    *,
     failure: str,
     user: str | None,
 ) -> dict[str, Any]:

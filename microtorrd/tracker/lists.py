@@ -105,9 +105,8 @@ def _lines(path: str, key: str) -> Iterator[tuple[int, str]]:
 def _read(path: str, key: str) -> bytes:
     try:
         # A pipe that nobody writes to would never come to its end.
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigError(f"is not a file ({key})", key=key, file=path)
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:

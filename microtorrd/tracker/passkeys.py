@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Iterable
 from hashlib import blake2b
 
-#: What a passkey looks like: nothing in it needs escaping in a URL, and 16 such letters are not to be guessed.
+#: What a passkey looks like: nothing in it needs escaping in a URL, and nobody guesses 16 such letters.
 FORM = re.compile(r"[A-Za-z0-9_-]{16,64}")
 
 #: Requests whose last part may be a passkey.

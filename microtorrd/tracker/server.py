@@ -38,6 +38,7 @@ class TrackerServer:
         clock: Callable[[], float],
         on_request: OnRequest | None = None,
         is_watched: IsWatched = always,
+        *,
         name_of: NameOf = nobody,
     ) -> None:
         self._settings = settings
@@ -62,7 +63,7 @@ class TrackerServer:
         return self._http.port
 
     def start(self) -> None:
-        """Read the lists, bind and serve; raises ConfigError where a list is wrong or the address not to be had."""
+        """Read the lists, bind and serve; raises ConfigError for a wrong list or an address that is taken."""
         self.prepare(self._settings)()
         self._http.start()
 

@@ -76,7 +76,7 @@ class TrackerService:
         return self._passkeys is not None
 
     def admit_by(self, admission: Admission, passkeys: Passkeys | None = None) -> None:
-        """From now on these say who may use the tracker. Who is here and may not stay is forgotten in time."""
+        """From now on these say who may use the tracker. Who is in and may not stay is forgotten in time."""
         self._admission, self._passkeys = admission, passkeys
 
     def user_of(self, passkey: str | None) -> str | None:

@@ -73,7 +73,11 @@ def test_where_there_are_no_rules_nothing_is_checked() -> None:
 
 def test_users_are_known_by_their_passkeys_and_these_are_kept_nowhere() -> None:
     passkeys = Passkeys([(ADA, "ada"), ("bob-0123456789abcdef", "bob")])
-    assert (passkeys.user_of(ADA), passkeys.user_of("eve-0123456789abcdef"), len(passkeys)) == ("ada", None, 2)
+    assert (passkeys.user_of(ADA), passkeys.user_of("eve-0123456789abcdef"), len(passkeys)) == (
+        "ada",
+        None,
+        2,
+    )
     assert ADA not in repr(vars(passkeys))
 
 

@@ -31,7 +31,9 @@ def test_no_files_are_no_lists() -> None:
 
 
 def test_a_list_has_an_id_a_line_in_any_case_and_comments(file: Path) -> None:
-    file.write_text(f"\ufeff# images\r\n\n  {ONE.hex()}\t# the first\r\n{TWO.hex().upper()}\n#{ONE.hex()}\n{TWO.hex()}")
+    file.write_text(
+        f"\ufeff# images\r\n\n  {ONE.hex()}\t# the first\r\n{TWO.hex().upper()}\n#{ONE.hex()}\n{TWO.hex()}"
+    )
     assert allowed(file) == {ONE, TWO}
     assert read_lists(TrackerSettings(deny_file=str(file))) == Lists(denied=frozenset([ONE, TWO]))
     file.write_text("")
@@ -88,7 +90,8 @@ def test_what_is_wrong_with_a_user_is_named_and_the_passkey_is_not(
     file.write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_lists(TrackerSettings(passkeys_file=str(file)))
-    assert str(caught.value).startswith(f"{file}:{line}: {says}")
+    assert str(caught.value).startswith(f"{file}:{line}: ")
+    assert says in str(caught.value)
     assert KEY not in str(caught.value)
 
 
