@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from bench.foreign import Aria2, Foreign, Libtorrent, Transmission
+from bench.foreign import Aria2, Foreign, Libtorrent
 from tests.interop.conftest import require
 from tests.interop.content import MIB, make_file
 from tests.interop.meeting import Meeting
@@ -13,7 +13,7 @@ from tests.interop.meetings import wait_for_foreign
 KEY = "Vj3-0123456789_abcdef"
 
 
-@pytest.mark.parametrize("kind", [Libtorrent, Aria2, Transmission], ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", [Libtorrent, Aria2], ids=lambda kind: kind.name)
 def test_it_finds_us_by_a_passkey(loopback_meeting: Meeting, kind: type[Foreign]) -> None:
     require(kind)
     meeting = loopback_meeting
