@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from microtorrd import __version__
 from microtorrd.config import Config
@@ -74,6 +75,8 @@ class Facilities:
     web_connections: int = 0
     active: set[Life | Resolver] = field(default_factory=set)  # to be ticked
     starving: set[Life] = field(default_factory=set)  # waiting for piece memory
+    up_of_peers: WeakSet[TokenBucket] = field(default_factory=WeakSet)  # the limits of each connection
+    down_of_peers: WeakSet[TokenBucket] = field(default_factory=WeakSet)
     banned: dict[str, str] = field(default_factory=dict)  # host: reason
     ourselves: OwnAddresses = field(default_factory=OwnAddresses)  # where peers see us
 
@@ -155,6 +158,22 @@ class Facilities:
             listener=listener,
         )
 
+    def retune(self, announcer: Announcer, *, info_hash: bytes, id_hash: bytes | None) -> None:
+        """Let it speak the dialects that the configuration wants now."""
+        announcer.speak(info_hash=info_hash, id_hash=id_hash, announce_as=self.config.swarm.announce_as)
+
+    def up_of_a_peer(self) -> TokenBucket:
+        """The upload limit of one connection, also after a reload."""
+        bucket = TokenBucket(self.config.limits.up_per_peer)
+        self.up_of_peers.add(bucket)
+        return bucket
+
+    def down_of_a_peer(self) -> TokenBucket:
+        """And its download limit."""
+        bucket = TokenBucket(self.config.limits.down_per_peer)
+        self.down_of_peers.add(bucket)
+        return bucket
+
     def ban(self, host: str, reason: str) -> None:
         """Refuse this host from now on, until the daemon is restarted."""
         if len(self.banned) >= BANS_MAX:
@@ -178,6 +197,13 @@ class Facilities:
             down=config.limits.down if config.limits.down != before.down else None,
             up=config.limits.up if config.limits.up != before.up else None,
         )
+        now = self.clock()
+        for buckets, rate in (
+            (self.up_of_peers, config.limits.up_per_peer),
+            (self.down_of_peers, config.limits.down_per_peer),
+        ):
+            for bucket in list(buckets):
+                bucket.set_rate(rate, now)
 
     def set_limits(self, *, down: int | None, up: int | None) -> None:
         """Change the limits of the whole daemon, bytes a second; None leaves one as it is, 0 lifts it."""

@@ -26,7 +26,7 @@ from microtorrd.net.greeting import Joined
 from microtorrd.net.peerwire import PeerWire
 from microtorrd.net.webseed import WebSeedWire
 from microtorrd.proto.gob_dialect import PIECE_BYTES_MAX
-from microtorrd.rate import Limiter, TokenBucket
+from microtorrd.rate import Limiter
 from microtorrd.webseeds import WebSeeds, host_of
 
 if TYPE_CHECKING:
@@ -114,7 +114,6 @@ class CoreHost:
 
     def _make_wire(self, joined: Joined, peer: int) -> PeerWire | GobPeerWire:
         facilities, owner = self._facilities, self._owner
-        limits = facilities.config.limits
         shared: dict[str, Any] = {
             "sock": joined.sock,
             "peer": peer,
@@ -123,8 +122,8 @@ class CoreHost:
             "crew": self._crew,
             "files": self._content.files,
             "pool": facilities.pool,
-            "up": Limiter(facilities.up, owner.up, TokenBucket(limits.up_per_peer)),
-            "down": Limiter(facilities.down, owner.down, TokenBucket(limits.down_per_peer)),
+            "up": Limiter(facilities.up, owner.up, facilities.up_of_a_peer()),
+            "down": Limiter(facilities.down, owner.down, facilities.down_of_a_peer()),
             "memory": facilities.wire_memory,
         }
         if joined.gob is not None:

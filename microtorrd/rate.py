@@ -122,7 +122,7 @@ class TokenBucket:
     `burst` None means a fifth of a second of the rate, following its changes.
     """
 
-    __slots__ = ("_at", "_booked", "_burst", "_paid", "_wanted_burst", "rate_per_s")
+    __slots__ = ("__weakref__", "_at", "_booked", "_burst", "_paid", "_wanted_burst", "rate_per_s")
 
     def __init__(self, rate_per_s: float = 0, burst: float | None = None) -> None:
         self.rate_per_s: float = 0.0

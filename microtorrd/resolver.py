@@ -230,7 +230,7 @@ class Resolver:
             joined.sock.close()
             return
         self._peers_so_far += 1
-        peer, handshake, limits = self._peers_so_far, joined.handshake, facilities.config.limits
+        peer, handshake = self._peers_so_far, joined.handshake
         wire = PeerWire(
             sock=joined.sock,
             peer=peer,
@@ -240,7 +240,7 @@ class Resolver:
             files=FileSet("/", [], descriptors=facilities.descriptors),
             pool=facilities.pool,
             up=Limiter(facilities.up),
-            down=Limiter(facilities.down, self._down, TokenBucket(limits.down_per_peer)),
+            down=Limiter(facilities.down, self._down, facilities.down_of_a_peer()),
             fast=handshake.fast,
             extended=handshake.extended,
             memory=facilities.wire_memory,
@@ -351,6 +351,9 @@ class Resolver:
         """Ask the trackers for peers now, as far as they allow."""
         self.announcer.reannounce(insist=True)
 
+    def refuse_move(self, save_to: str) -> None:
+        """It can be saved anywhere."""
+
     def begin_move(self, save_to: str) -> None:
         """There is nothing to move yet: it will be saved there. Waits for the record."""
         before = self.record.save_to
@@ -369,6 +372,7 @@ class Resolver:
 
     def settings_changed(self) -> None:
         """The configuration was reloaded."""
+        self.facilities.retune(self.announcer, info_hash=self.info_hash, id_hash=self.link.id_hash)
         choices = TorrentSettings()
         self.post((events.SettingsChanged(choices, self.facilities.swarm),))
 

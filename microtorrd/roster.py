@@ -5,7 +5,9 @@ Nothing here waits, so what is found stays true until the caller waits itself.
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator, Sequence
 
 from microtorrd.disk.state import TorrentRecord
 from microtorrd.errors import Busy, Duplicate, NotAllowed, NotFound
@@ -125,20 +127,30 @@ class Roster:
         present = self.torrents.get(record.info_hash) or self.magnets.get(record.info_hash)
         if present is not None and present is not instead_of:
             raise _duplicate(present, record.info_hash)
-        save_to, name = record.save_to, record.disk_name or record.name
+        name = record.disk_name or record.name
         if _OURS.fullmatch(name):
-            raise NotAllowed(f"{name!r} is a name that we keep for ourselves", path=save_to)
-        for other in self.torrents.values():
-            there = other.content.record
-            if there.save_to != save_to or (there.disk_name or there.name) != name:
-                continue
-            if not (record.seed_only and other.writes_no_more):
-                path = other.content.path
-                raise NotAllowed(
-                    f"{path} belongs to the torrent {other.content.record.name!r} ({other.short_id}) already",
-                    path=path,
-                    info_hash=other.info_hash.hex(),
-                )
+            raise NotAllowed(f"{name!r} is a name that we keep for ourselves", path=record.save_to)
+        for other in self._present_in(record.save_to):
+            if other.content.disk_name == name and not (record.seed_only and other.writes_no_more):
+                raise _taken(record.save_to, other)
+
+    def refuse_moves(self, members: Sequence[Member], save_to: str) -> None:
+        """Neither where they are brought together by a move. Raises NotAllowed."""
+        taken = {other.content.disk_name: other for other in self._present_in(save_to)}
+        for member in members:
+            # What a link leads to has no name yet: it is seen to when it has one.
+            if (
+                isinstance(member, Torrent)
+                and taken.setdefault(member.content.disk_name, member) is not member
+            ):
+                raise _taken(save_to, taken[member.content.disk_name])
+
+    def _present_in(self, save_to: str) -> Iterator[Torrent]:
+        """Whose content lies in that directory, or is on its way to it."""
+        for torrent in self.torrents.values():
+            move = torrent.move
+            if torrent.record.save_to == save_to or (move is not None and move.save_to == save_to):
+                yield torrent
 
     def refuse_present(self, magnet: Magnet) -> None:
         """A link to what is here already, as a torrent or as another link to the same. Raises as above."""
@@ -150,6 +162,15 @@ class Roster:
     def _refuse_too_many(self, count: int) -> None:
         if count >= TORRENTS_MAX:
             raise Busy(f"there are {TORRENTS_MAX} torrents already", limit=TORRENTS_MAX)
+
+
+def _taken(save_to: str, by: Torrent) -> NotAllowed:
+    path = os.path.join(save_to, by.content.disk_name)
+    return NotAllowed(
+        f"{path} belongs to the torrent {by.name!r} ({by.short_id}) already",
+        path=path,
+        info_hash=by.info_hash.hex(),
+    )
 
 
 def _duplicate(present: Member, info_hash: bytes) -> Duplicate:

@@ -267,8 +267,8 @@ class Session:
         return self._change(id, lambda member: member.seed(super_seed), **fields)
 
     def verify(self, id: str) -> Row:
-        """Check all content again."""
-        return self._change(id, lambda member: member.verify())
+        """Check all content again; of all torrents, those that have some."""
+        return self._change(id, lambda member: member.verify(), also_links=False)
 
     def reannounce(self, id: str) -> Row:
         """Ask the trackers for peers now, as far as they allow."""
@@ -286,7 +286,7 @@ class Session:
             if data and isinstance(torrent, Torrent):
                 torrent.recall_files()
             self._strike(torrent)
-            if torrent not in self.roster.members():
+            if torrent not in self.roster:
                 continue  # somebody else was quicker
             self.roster.leave(torrent)
             torrent.halt()
@@ -311,6 +311,11 @@ class Session:
         self._refuse_while_stopping()
         found = self.roster.find(id)
         target = os.path.normpath(save_to)
+        if len(found) > 1:  # of all those, some may be there already
+            found = [torrent for torrent in found if torrent.record.save_to != target]
+        for torrent in found:
+            torrent.refuse_move(target)
+        self.roster.refuse_moves(found, target)
         for torrent in found:
             torrent.begin_move(target)
         return {"torrents": [rows.list_row(torrent) for torrent in found]}
@@ -345,10 +350,20 @@ class Session:
             "up": max((record.up_limit for record in records), default=0),
         }
 
-    def _change(self, id: str, change: Callable[[Member], object], **fields: Any) -> Row:
-        """Let each of them do it; `fields` are what it will put on record."""
+    def _change(
+        self,
+        id: str,
+        change: Callable[[Member], object],
+        *,
+        also_links: bool = True,
+        **fields: Any,
+    ) -> Row:
+        """Let each of them do it; `fields` are what it will put on record. Without `also_links` magnet links
+        are not meant where there are several."""
         self._refuse_while_stopping()
         found = self.roster.find(id)
+        if not also_links and len(found) > 1:
+            found = [member for member in found if not isinstance(member, Resolver)]
         self._put_on_record(found, fields)
         for torrent in unhurried(found):
             change(torrent)

@@ -127,6 +127,9 @@ class Torrent(Life):
 
     def settings_changed(self) -> None:
         """The configuration was reloaded."""
+        if self._announcer is not None:
+            record = self.content.record
+            self.facilities.retune(self._announcer, info_hash=record.info_hash, id_hash=record.id_hash)
         if self.rest is not None:
             return
         self.post((events.SettingsChanged(settings_of(self.content.record), self.facilities.swarm),))
@@ -137,19 +140,24 @@ class Torrent(Life):
         except StorageError as error:
             raise NotAllowed(f"the choice cannot be put on record: {error}", cause=error.cause) from None
 
-    def begin_move(self, save_to: str) -> None:
-        """Move the content to another directory, behind this call. Raises NotAllowed where it cannot be."""
-        self._wake()
+    def refuse_move(self, save_to: str) -> None:
+        """Raises NotAllowed where its content cannot be moved there."""
         record = self.content.record
         if self._unopened:
             raise NotAllowed(
                 f"the files of {record.name!r} cannot be looked at, so they stay where they are",
                 info_hash=self.info_hash.hex(),
             )
-        if self.moving or self.host is None:
+        self.refuse_while_moving()
+        if not self.is_loaded or self._gone:
             raise NotAllowed(f"{record.name!r} is busy", info_hash=self.info_hash.hex())
         if record.save_to == save_to:
             raise NotAllowed(f"{record.name!r} is in {save_to} already", path=save_to)
+
+    def begin_move(self, save_to: str) -> None:
+        """Move the content to another directory, behind this call. Raises NotAllowed where it cannot be."""
+        self.refuse_move(save_to)
+        self._wake()
         self.move = Move(save_to)
         self._act(events.Stopped())
         self.crew.spawn("move", self._relocate, self.move)

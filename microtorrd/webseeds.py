@@ -185,9 +185,7 @@ class WebSeeds:
                 post=self._host.post,
                 crew=self._host.crew,
                 connector=facilities.web_connector,
-                down=Limiter(
-                    facilities.down, self._down, TokenBucket(facilities.config.limits.down_per_peer)
-                ),
+                down=Limiter(facilities.down, self._down, facilities.down_of_a_peer()),
                 memory=facilities.web_memory,
             )
             seed.wires.add(wire)

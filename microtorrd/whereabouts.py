@@ -79,9 +79,14 @@ class Whereabouts:
         return self._files
 
     @property
+    def disk_name(self) -> str:
+        """What the single file, or the directory of several, is called where it lies."""
+        return self.record.disk_name or self.record.name
+
+    @property
     def path(self) -> str:
         """Where the content lies: the single file, or the directory of several."""
-        return os.path.join(self.record.save_to, self.record.disk_name or self.record.name)
+        return os.path.join(self.record.save_to, self.disk_name)
 
     def _make_files(self) -> FileSet:
         record = self.record

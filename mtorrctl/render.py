@@ -44,6 +44,10 @@ STATE_COLORS: dict[str, Color] = {
 
 NOTHING = "-"
 
+#: Columns of characters that a shortened name keeps as long as something else can go; and in any case.
+LEGIBLE = 20
+CRAMPED = 12
+
 # ------------------------------------------------------------------------------------------------ terminals
 
 
@@ -190,6 +194,7 @@ class Column:
     right: bool = False
     color: Callable[[Row], Color | None] | None = None
     gives_way: bool = False  # shortened when the terminal is too narrow
+    leaves: int = 0  # and left out when that is not enough, the lowest number first; 0: never
 
 
 def table(columns: Sequence[Column], rows: Sequence[Row], stream: TextIO | None = None) -> str:
@@ -201,7 +206,9 @@ def table(columns: Sequence[Column], rows: Sequence[Row], stream: TextIO | None 
         for at, column in enumerate(columns)
     ]
     if is_terminal(out):
-        _squeeze(columns, widths, terminal_columns(out))
+        kept = _fit(columns, widths, terminal_columns(out))
+        columns, widths = [columns[at] for at in kept], [widths[at] for at in kept]
+        cells = [[line[at] for at in kept] for line in cells]
     heads = [_lay(column.head, column, width) for column, width in zip(columns, widths, strict=True)]
     lines = [paint("  ".join(heads).rstrip(), "bold", out)]
     for row, texts in zip(rows, cells, strict=True):
@@ -224,13 +231,29 @@ def terminal_columns(stream: TextIO) -> int:
         return 80
 
 
-def _squeeze(columns: Sequence[Column], widths: list[int], available: int) -> None:
-    excess = sum(widths) + 2 * (len(widths) - 1) - available
-    for at, column in enumerate(columns):
+def _fit(columns: Sequence[Column], widths: list[int], available: int) -> list[int]:
+    """Which of the columns are shown where so many characters fit in a line; makes `widths` narrower."""
+    kept = list(range(len(columns)))
+    least = [
+        min(widths[at], max(len(column.head), LEGIBLE)) if column.gives_way else widths[at]
+        for at, column in enumerate(columns)
+    ]
+    for at in sorted((at for at in kept if columns[at].leaves), key=lambda at: columns[at].leaves):
+        if _together(least, kept) <= available:
+            break
+        kept.remove(at)
+    excess = _together(widths, kept) - available
+    for at in kept:
+        column = columns[at]
         if column.gives_way and excess > 0:
-            narrower = max(len(column.head), 12, widths[at] - excess)
+            narrower = max(len(column.head), CRAMPED, widths[at] - excess)
             excess -= max(0, widths[at] - narrower)
             widths[at] = min(widths[at], narrower)
+    return kept
+
+
+def _together(widths: Sequence[int], kept: Sequence[int]) -> int:
+    return sum(widths[at] for at in kept) + 2 * (len(kept) - 1)
 
 
 def _lay(

@@ -1,4 +1,4 @@
-"""Waiting for a torrent to be whole: on notes, not by asking again and again.
+"""Waiting for a torrent to be whole, or for what comes of it at first: on notes, not by asking all the time.
 
 Subscribe first and look afterwards, so nothing that happens between is missed. Notes say when to look; the
 row of the torrent says what is so.
@@ -20,6 +20,14 @@ LOOK_EVERY_S = 0.2
 
 #: While nothing is heard we look all the same: rates and the time left change without notes.
 LOOK_AT_LEAST_EVERY_S = 2.0
+
+#: How long we look what comes of a new torrent at first. Its files are looked at within some milliseconds; a
+#: disk that takes longer is not waited for.
+FIRST_S = 1.0
+FIRST_LOOKS_EVERY_S = 0.05
+
+#: Causes of failures that do not go away by themselves.
+LASTING = frozenset({"changed", "mismatch", "id_hash_mismatch", "corrupt", "not_allowed"})
 
 #: After these there is something to see at once.
 DECISIVE = ("completed", "resolved", "state_changed", "storage_failed", "torrent_removed", "daemon_stopping")
@@ -43,6 +51,37 @@ def wait_until_whole(
         return _wait(client, info_hash, name, end, progress)
 
 
+def first_outcome(client: Client, row: dict[str, Any]) -> dict[str, Any]:
+    """The row of a new torrent as soon as it shows whether the daemon has its files, or after FIRST_S."""
+    if not _is_undecided(row):
+        return row
+    end = time.monotonic() + FIRST_S
+    client.subscribe(kinds=["state_changed", "torrent_removed"], ids=[row["info_hash"]])
+    while _is_undecided(row) and (left_s := end - time.monotonic()) > 0:
+        client.next_note(min(left_s, FIRST_LOOKS_EVERY_S))
+        try:
+            row = client.call("torrent.list", ids=[row["info_hash"]])["torrents"][0]
+        except NotFound:  # somebody removed it: how it came in was well
+            break
+    return row
+
+
+def refuse_failed(row: dict[str, Any]) -> None:
+    """Raises Failure for the row of a torrent that has failed."""
+    if row["state"] != "failed":
+        return
+    error = row.get("error") or {}
+    if error.get("cause") in LASTING:
+        hint = "it stays on record: `mtorrctl resume` looks again, `mtorrctl remove` forgets it"
+    else:
+        hint = "it stays on record, and goes on by itself when the cause is gone"
+    raise Failure(f"{clean(row['name'])} failed: {clean(error.get('message', 'unknown cause'))}", hint)
+
+
+def _is_undecided(row: dict[str, Any]) -> bool:
+    return row["state"] == "checking" and not row["checked"]
+
+
 def is_whole(row: dict[str, Any]) -> bool:
     """Whether all its content is here and was checked."""
     return row["state"] == "seeding" or bool(row["state"] == "stopped" and row["progress"] >= 1)
@@ -60,9 +99,7 @@ def _wait(
             progress.update(row)
         if is_whole(row):
             return row
-        if row["state"] == "failed":
-            problem = (row.get("error") or {}).get("message", "unknown cause")
-            raise Failure(f"{name} failed: {clean(problem)}", "it goes on by itself when the cause is gone")
+        refuse_failed(row)
         looked_at = time.monotonic()
         if end is not None and looked_at >= end:
             raise OutOfTime(f"{name} is not done in time; the daemon goes on with it")

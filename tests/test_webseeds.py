@@ -36,7 +36,7 @@ class Place:
             web_connector=WebConnector(Routes()),
             web_memory=WebMemory(),
             down=TokenBucket(),
-            config=SimpleNamespace(limits=SimpleNamespace(down_per_peer=0)),
+            down_of_a_peer=TokenBucket,
         )
         content = SimpleNamespace(
             web_seeds=urls,

@@ -84,6 +84,7 @@ class Announcer:
 
     __slots__ = (
         "_leaving",
+        "_parting",
         "_restart",
         "_running",
         "_silent",
@@ -115,6 +116,7 @@ class Announcer:
         self._ways = tuple(
             Way(self, dialect, swarm_id) for dialect, swarm_id in _swarms(info_hash, id_hash, announce_as)
         )
+        self._parting: tuple[Way, ...] = ()  # in dialects that are no longer spoken
         self._running = False
         self._leaving: tuple[Farewell, ...] = ()  # no set: there are thousands, and most are empty
         self._restart = False
@@ -148,6 +150,22 @@ class Announcer:
         for way in self._ways:
             way.close("stopped")
 
+    def speak(self, *, info_hash: bytes, id_hash: bytes | None, announce_as: AnnounceAs) -> None:
+        """From now on announce in these dialects, and say goodbye in those that are none of them."""
+        swarms = _swarms(info_hash, id_hash, announce_as)
+        before = {way.rounds.dialect: way for way in self._ways}
+        if list(before) == [dialect for dialect, _ in swarms]:
+            return
+        self._ways = tuple(
+            before.get(dialect) or Way(self, dialect, swarm_id) for dialect, swarm_id in swarms
+        )
+        fresh = [way for way in self._ways if way.rounds.dialect not in before]
+        self._parting = tuple(way for way in before.values() if way not in self._ways)
+        for way in self._parting:
+            way.close("stopped")
+        for way in fresh if self._running and not self._restart else ():
+            way.begin()
+
     def hand_over(self) -> None:
         """Fall silent for good without a farewell: another announcer goes on as the same peer, and a
         `stopped` of ours might come after its `started`."""
@@ -180,7 +198,7 @@ class Announcer:
         """Send the farewells that this way owes. After a restart the old ways owe none: we are back."""
         if self._silent:
             return
-        for turn in way.rounds.farewells() if way in self._ways else ():
+        for turn in way.rounds.farewells() if way in self._ways or way in self._parting else ():
             farewell = Farewell(way, turn)
             self._leaving = (*self._leaving, farewell)
             self.scheduler.submit(farewell)

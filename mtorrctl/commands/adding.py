@@ -24,7 +24,7 @@ from mtorrctl.commands.common import (
 )
 from mtorrctl.exits import WrongUsage
 from mtorrctl.sources import check_magnet, is_magnet, read_metainfo, unfit
-from mtorrctl.waiting import wait_until_whole
+from mtorrctl.waiting import first_outcome, refuse_failed, wait_until_whole
 
 if TYPE_CHECKING:
     _ParamType = click.ParamType[Any]
@@ -126,8 +126,9 @@ def add(
     """Add torrents to the daemon, from .mtorrent or .torrent files, their URLs, or magnet links.
 
     This program reads the files and sends what is in them; `-` reads standard input. Relative paths are meant
-    from where you stand. With --wait it returns when the content is whole (exit 0), when it failed (1), or
-    after --timeout (124); the daemon goes on in any case.
+    from where you stand. It returns when the daemon has looked at the files of the torrent: exit 1 where it
+    cannot have them, and it goes on when it can. With --wait it returns when the content is whole (exit 0),
+    when it failed (1), or after --timeout (124); the daemon goes on in any case.
 
     Of a magnet link (in quotes, for the shell) the torrent is `resolving` until a peer has handed over what a
     file would say. It is found through the trackers (tr) and peers (x.pe) in the link, by the info_hash
@@ -184,11 +185,13 @@ def add(
         what = {"metainfo": raw} if raw else {"magnet": check_magnet(source)}
         try:
             with open_client(socket) as client:
-                rows.append(client.call("torrent.add", **what, **options))
+                row = client.call("torrent.add", **what, **options)
+                rows.append(row if wait else first_outcome(client, row))
         except InvalidMetainfo as error:
             raise unfit(raw, source, error) from None
         if not wait:
             _tell_added(rows[-1], as_json=as_json)
+            refuse_failed(rows[-1])
 
     def await_whole(row: dict[str, Any]) -> None:
         left_s = None if end is None else max(0.0, end - time.monotonic())

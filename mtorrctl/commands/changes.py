@@ -110,6 +110,8 @@ def move(id: str, directory: str, as_json: bool, socket: str | None) -> None:
     if as_json:
         tell(render.as_json({"torrents": rows, "errors": []}))
         return
+    if not rows:
+        tell("there is nothing to move")
     for row in rows:
         tell(f"moving {render.clean(row['name'])} to {render.clean(target)}")
 

@@ -25,6 +25,7 @@ from mtorrctl.commands.common import (
 from mtorrctl.commands.recipes import asks_for_more, read_recipe, recipe_options, warn_of_skipped
 from mtorrctl.create import METAINFO_SUFFIXES, Created, create
 from mtorrctl.exits import WrongUsage
+from mtorrctl.waiting import first_outcome, refuse_failed
 
 
 @click.command(short_help="Share a file or directory; or let torrents seed.")
@@ -54,6 +55,7 @@ def seed(
     """Share what lies at PATH: make its .mtorrent, add it and seed it. The path of the .mtorrent is printed.
 
     The .mtorrent is made next to PATH, or where --output says. Give it to those who shall have the content.
+    It is the daemon that reads the content from now on: exit 1 says that it may not.
     One that is there already and describes the same is kept, unless options ask for other trackers or words.
 
     With an ID (where nothing of that name lies in the directory) a torrent of the daemon is started, and goes
@@ -91,11 +93,12 @@ def seed(
         warn_of_skipped(made)
         options = {"seed_path": absolute(path), "up": up, "label": label, "super_seed": super_seed}
         with open_client(socket) as client:
-            row = _add_or_seed(client, made, options)
+            row = first_outcome(client, _add_or_seed(client, made, options))
         if as_json:
             tell(render.as_json_line({"mtorrent": made.facts, "torrent": row}))
         else:
             tell(made.path)
+        refuse_failed(row)
 
     errors = each(paths, share, of=len(what))
     if ids:

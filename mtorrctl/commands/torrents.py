@@ -30,15 +30,15 @@ def _done(row: Row) -> str:
 
 
 TORRENT_COLUMNS = (
-    Column("ID", lambda row: row["info_hash"][:8], color=lambda row: "dim"),
+    Column("ID", lambda row: row["info_hash"][:8], color=lambda row: "dim", leaves=1),
     Column("NAME", lambda row: row["name"], gives_way=True),
     Column("STATE", lambda row: row["state"], color=_state),
     Column("DONE", _done, right=True),
-    Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True),
-    Column("DOWN", lambda row: render.rate(row["down_bytes_per_s"]), right=True),
-    Column("UP", lambda row: render.rate(row["up_bytes_per_s"]), right=True),
-    Column("PEERS", lambda row: str(row["peers"]), right=True),
-    Column("LEFT", lambda row: render.duration(row["eta_s"]), right=True),
+    Column("SIZE", lambda row: render.size(row["size_bytes"]), right=True, leaves=2),
+    Column("DOWN", lambda row: render.rate(row["down_bytes_per_s"]), right=True, leaves=6),
+    Column("UP", lambda row: render.rate(row["up_bytes_per_s"]), right=True, leaves=5),
+    Column("PEERS", lambda row: str(row["peers"]), right=True, leaves=3),
+    Column("LEFT", lambda row: render.duration(row["eta_s"]), right=True, leaves=4),
 )
 
 
@@ -180,12 +180,12 @@ def _flags(row: Row) -> str:
 
 PEER_COLUMNS = (
     Column("ADDRESS", _address),
-    Column("CLIENT", lambda row: row.get("client") or render.NOTHING, gives_way=True),
-    Column("HAS", lambda row: render.percent(row.get("progress")), right=True),
+    Column("CLIENT", lambda row: row.get("client") or render.NOTHING, gives_way=True, leaves=4),
+    Column("HAS", lambda row: render.percent(row.get("progress")), right=True, leaves=3),
     Column("DOWN", lambda row: render.rate(row.get("down_bytes_per_s", 0)), right=True),
     Column("UP", lambda row: render.rate(row.get("up_bytes_per_s", 0)), right=True),
-    Column("RECEIVED", lambda row: render.size(row.get("down_bytes", 0)), right=True),
-    Column("SENT", lambda row: render.size(row.get("up_bytes", 0)), right=True),
+    Column("RECEIVED", lambda row: render.size(row.get("down_bytes", 0)), right=True, leaves=1),
+    Column("SENT", lambda row: render.size(row.get("up_bytes", 0)), right=True, leaves=2),
     Column("FLAGS", _flags),
 )
 
@@ -290,16 +290,16 @@ def _served(row: Row) -> render.Color | None:
 
 
 TRACKER_COLUMNS = (
-    Column("TIER", lambda row: str(row.get("tier", "")), right=True),
+    Column("TIER", lambda row: str(row.get("tier", "")), right=True, leaves=6),
     Column("TRACKER", lambda row: row["url"], gives_way=True),
-    Column("DIALECT", lambda row: row.get("dialect") or render.NOTHING),
+    Column("DIALECT", lambda row: row.get("dialect") or render.NOTHING, leaves=8),
     Column("STATE", lambda row: row.get("state") or render.NOTHING, color=_answered),
-    Column("PEERS", lambda row: render.by_name("peers", row.get("peers_received")), right=True),
-    Column("SEEDERS", lambda row: render.by_name("seeders", row.get("seeders")), right=True),
-    Column("LEECHERS", lambda row: render.by_name("leechers", row.get("leechers")), right=True),
-    Column("FINISHED", lambda row: render.by_name("downloaded", row.get("downloaded")), right=True),
-    Column("LAST", lambda row: render.moment(row.get("last_announce_at"))),
-    Column("NEXT", lambda row: render.moment(row.get("next_announce_at"))),
+    Column("PEERS", lambda row: render.by_name("peers", row.get("peers_received")), right=True, leaves=7),
+    Column("SEEDERS", lambda row: render.by_name("seeders", row.get("seeders")), right=True, leaves=5),
+    Column("LEECHERS", lambda row: render.by_name("leechers", row.get("leechers")), right=True, leaves=4),
+    Column("FINISHED", lambda row: render.by_name("downloaded", row.get("downloaded")), right=True, leaves=1),
+    Column("LAST", lambda row: render.moment(row.get("last_announce_at")), leaves=3),
+    Column("NEXT", lambda row: render.moment(row.get("next_announce_at")), leaves=2),
     Column("MESSAGE", lambda row: row.get("message") or "", color=_answered, gives_way=True),
 )
 

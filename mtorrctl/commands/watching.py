@@ -148,10 +148,10 @@ def events(
     """Print what happens, as it happens, until Ctrl-C: of all torrents, or of those with these IDs.
 
     Kinds are torrent_added, torrent_removed, resolved, state_changed, progress, content_verified,
-    completed, storage_failed, moved, move_failed, limits_changed, tracker_announced, tracker_failed,
-    peer_joined, peer_left, peer_banned, piece_corrupt; and, only when asked for by name because there are so
-    many, piece_verified and tracker_request. There is a notes_lost when this program was too slow, with the
-    number of those lost so far; daemon_stopping is the last.
+    completed, storage_failed, moved, move_failed, limits_changed, tracker_announced, tracker_scraped,
+    tracker_failed, peer_joined, peer_left, peer_banned, piece_corrupt; and, only when asked for by name
+    because there are so many, piece_verified and tracker_request. There is a notes_lost when this program
+    was too slow, with the number of those lost so far; daemon_stopping is the last.
 
     With --json it prints an object a line: kind, time, info_hash and name where it is about a torrent, and
     the facts of its kind.

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtorrctl import render
+from mtorrctl.commands.torrents import TORRENT_COLUMNS
 from mtorrctl.render import Column
 
 
@@ -143,6 +144,38 @@ def test_a_table_on_a_terminal_fits_and_has_colours(monkeypatch: pytest.MonkeyPa
     plain = render.table(COLUMNS, ROWS, Terminal()).split("\n")
     assert "\x1b" not in "".join(plain)
     assert max(render.columns_of(line) for line in plain) <= 60
+
+
+@pytest.mark.parametrize(
+    ("columns", "heads"),
+    [
+        (100, "ID NAME STATE DONE SIZE DOWN UP PEERS LEFT"),
+        (80, "NAME STATE DONE DOWN UP PEERS LEFT"),
+        (60, "NAME STATE DONE DOWN"),
+        (40, "NAME STATE DONE"),
+    ],
+)
+def test_on_a_narrow_terminal_what_matters_least_is_left_out(
+    columns: int, heads: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setenv("NO_COLOR", "1")
+    row = {
+        "info_hash": "ab" * 20,
+        "name": "a-rather-long-name-" * 4,
+        "state": "downloading",
+        "progress": 0.5,
+        "checked": None,
+        "size_bytes": 104_000_000,
+        "down_bytes_per_s": 12_300_000,
+        "up_bytes_per_s": 12_300_000,
+        "peers": 100,
+        "eta_s": 3700.0,
+    }
+    lines = render.table(TORRENT_COLUMNS, [row], Terminal()).split("\n")
+    assert lines[0].split() == heads.split()
+    assert max(render.columns_of(line) for line in lines) <= columns
+    assert "a-rather-lo" in lines[1]
 
 
 def test_a_dumb_terminal_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -214,6 +214,31 @@ def test_which_dialects_a_torrent_speaks(
     assert sorted({seen.dialect for seen in tracker.seen}) == dialects
 
 
+def test_a_reload_may_change_the_dialects(session: Session) -> None:
+    tracker = FakeTracker()
+    torrent = session.torrent([tracker.url])
+
+    def speak(announce_as: AnnounceAs) -> None:
+        torrent.speak(info_hash=INFO_HASH, id_hash=ID_HASH, announce_as=announce_as)
+
+    with closing(tracker), running(torrent):
+        session.until(lambda: len(session.notes) == 2)
+        speak("both")
+        speak("bittorrent")
+        tracker.wait_for(3)
+        assert [row.dialect for row in torrent.status()] == ["bittorrent"]
+        speak("both")
+        tracker.wait_for(4)
+        assert [row.dialect for row in torrent.status()] == ["bittorrent", "microtorr"]
+        torrent.stop()
+        tracker.wait_for(6)
+        speak("microtorr")  # while it is stopped: nobody is told
+        torrent.start()
+        tracker.wait_for(7)
+    assert events(tracker, "microtorr") == ["started", "stopped", "started", "stopped", "started"]
+    assert events(tracker, "bittorrent") == ["started", "stopped"]
+
+
 def test_keep_alives_go_on_and_are_no_news(session: Session) -> None:
     tracker = FakeTracker()
     torrent = session.torrent([tracker.url], announce_as="microtorr", pacing=FAST)

@@ -6,6 +6,7 @@ another `id_hash` would stand in a swarm of the original's dialect that is anoth
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,29 @@ def test_a_right_one_is_confirmed_once(way: str, make_daemon: MakeDaemon, tmp_pa
     daemon.start()
     assert wait_until(daemon, lambda row: row["state"] != "stopped")["state"] == "seeding"
     assert shown(daemon)["confirmed"] is True
+
+
+def test_without_a_wait_one_hears_at_once_what_came_of_it(make_daemon: MakeDaemon, tmp_path: Path) -> None:
+    daemon = make_daemon("daemon")
+    content, mtorrent = lay(tmp_path / "there", name="all.bin")
+    added = mtorrctl(daemon, "add", mtorrent, "--seed", tmp_path / "nowhere")
+    assert added.returncode == 1
+    assert added.stdout == f"failed all.bin in {tmp_path}\n"
+    assert f"all.bin failed: {tmp_path}/nowhere: there is no such file or directory" in added.stderr
+    assert "it stays on record, and goes on by itself when the cause is gone" in added.stderr
+    assert mtorrctl(daemon, "remove", "all.bin").returncode == 0
+    (tmp_path / "file").write_text("in the way")
+    added = mtorrctl(daemon, "add", mtorrent, "--save-to", tmp_path / "file")
+    assert (added.returncode, added.stdout) == (1, f"failed all.bin in {tmp_path}/file\n")
+    assert mtorrctl(daemon, "remove", "all.bin").returncode == 0
+    added = mtorrctl(daemon, "add", mtorrent, "--save-to", tmp_path / "new")
+    assert (added.returncode, added.stdout) == (0, f"downloading all.bin in {tmp_path}/new\n")
+    assert mtorrctl(daemon, "remove", "all.bin").returncode == 0
+    shared = mtorrctl(daemon, "seed", content, "--json")
+    assert shared.returncode == 0
+    # It may be at it still; but it has read some of it.
+    row = json.loads(shared.stdout)["torrent"]
+    assert row["state"] == "seeding" or row["checked"] > 0
 
 
 def test_in_the_foreground_it_ends_with_the_reason(make_daemon: MakeDaemon, tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from gevent import monkey
 
+from bench.measure import make_torrent
 from microtorrd import relocation
 from microtorrd.disk import move
 from microtorrd.errors import NotAllowed
-from tests.swarm.house import FILE_BYTES, House, make_file, make_house
+from tests.swarm.house import ADDED, FILE_BYTES, House, make_file, make_house
 
 
 class Gate:
@@ -95,6 +96,71 @@ def test_a_move_is_not_checked_where_nobody_wishes_it(house: House, gate: Gate, 
     session.move(torrent.info_hash.hex(), str(tmp_path / "away"))
     notes = house.wait_until(lambda: not torrent.moving and house.all_seed())
     assert "checking" not in states(notes)
+
+
+@pytest.fixture
+def twins(house: House, tmp_path: Path) -> tuple[str, str]:
+    """Two torrents of other content whose files have the same name; of the second nothing is here yet."""
+    there = tmp_path / "there"
+    there.mkdir()
+    raw = make_torrent(there_is(there / "file-0001", b"2"), 16384, [])
+    house.session.add(raw, seed_path=None, **ADDED | {"save_to": str(there / "in"), "paused": True})
+    house.wait_until(lambda: all(torrent.is_loaded for torrent in house.torrents()))
+    first, second = sorted(house.torrents(), key=lambda torrent: torrent.record.stopped)
+    return first.info_hash.hex(), second.info_hash.hex()
+
+
+def there_is(path: Path, byte: bytes) -> Path:
+    path.write_bytes(byte * FILE_BYTES)
+    return path
+
+
+def test_nothing_is_moved_to_where_another_torrent_will_write(
+    house: House, twins: tuple[str, str], tmp_path: Path
+) -> None:
+    first, _ = twins
+    with pytest.raises(NotAllowed, match="there/in/file-0001 belongs to the torrent 'file-0001'"):
+        house.session.move(first, str(tmp_path / "there/in"))
+    with pytest.raises(NotAllowed, match="away/file-0001 belongs to the torrent 'file-0001'"):
+        house.session.move("all", str(tmp_path / "away"))
+    assert not any(torrent.moving for torrent in house.torrents())
+
+
+def test_nor_added_where_another_one_is_on_its_way_to(
+    house: House, gate: Gate, twins: tuple[str, str], tmp_path: Path
+) -> None:
+    first, _ = twins
+    house.session.move(first, str(tmp_path / "away"))
+    house.wait_until(lambda: gate.is_reached)
+    raw = make_torrent(there_is(tmp_path / "file-0001", b"3"), 16384, [])
+    with pytest.raises(NotAllowed, match="away/file-0001 belongs to the torrent 'file-0001'"):
+        house.session.add(raw, seed_path=None, **ADDED | {"save_to": str(tmp_path / "away")})
+    gate.open()
+    house.wait_until(lambda: not any(torrent.moving for torrent in house.torrents()))
+
+
+def test_of_all_those_are_moved_that_are_elsewhere(house: House, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    house.session.add(
+        make_torrent(there_is(away / "other", b"2"), 16384, []), seed_path=str(away / "other"), **ADDED
+    )
+    house.wait_until(house.all_seed)
+    moved = house.session.move("all", str(away))["torrents"]
+    assert [row["name"] for row in moved] == ["file-0001"]
+    house.wait_until(lambda: not any(torrent.moving for torrent in house.torrents()) and house.all_seed())
+    assert sorted(path.name for path in away.iterdir()) == ["file-0001", "other"]
+    assert house.session.move("all", str(away)) == {"torrents": []}
+    with pytest.raises(NotAllowed, match=r"is in .*/away already"):
+        house.session.move("other", str(away))
+
+
+def test_a_check_of_all_passes_over_links_without_metainfo(house: House) -> None:
+    link = f"magnet:?xt=urn:btih:{'ab' * 20}"
+    house.session.add_magnet(link, **ADDED)
+    assert [row["name"] for row in house.session.verify("all")["torrents"]] == ["file-0001"]
+    with pytest.raises(NotAllowed, match="has no metainfo yet"):
+        house.session.verify("ab" * 20)
 
 
 def test_files_of_a_torrent_that_was_added_with_its_data_are_not_chosen(house: House) -> None:

@@ -136,7 +136,8 @@ def test_what_is_seeded_must_match(tmp_path: Path, make_daemon: MakeDaemon) -> N
     damaged = bytearray(content.read_bytes())
     damaged[500_000] ^= 1
     content.write_bytes(damaged)
-    assert mtorrctl(daemon, "add", f"{content}.mtorrent", "--seed", content).returncode == 0
+    # It returns when some of it is read, which may be all.
+    assert mtorrctl(daemon, "add", f"{content}.mtorrent", "--seed", content).returncode in (0, 1)
     row = wait_until(daemon, lambda row: row["state"] == "failed")
     assert row["error"]["cause"] == "mismatch"
     assert str(content) in row["error"]["message"]
