@@ -17,7 +17,6 @@ from bench.sim.hosts import Host, Link
 from microtorrd.core import events
 from microtorrd.core.events import BlockRequest, Fact
 from microtorrd.core.slots import Slot
-from microtorrd.proto.geometry import BLOCK_BYTES
 
 
 class Lines:
@@ -53,7 +52,7 @@ class Lines:
         """What the uplink carries in one tick: a block of each connection in turn."""
         line = host.line
         turn = host.turn
-        credit = min(host.credit, BLOCK_BYTES) + line.up * TICK_S
+        credit = host.credit + line.up * TICK_S  # what is left is less than a block: nobody saves up
         sent: dict[Link, list[BlockRequest]] = {}
         while turn:
             link = turn[0]

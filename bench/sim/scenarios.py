@@ -191,7 +191,7 @@ def flash_crowd(hosts: int, *, seed: int = 1, pieces: int = PIECES) -> Result:
     net.run(lambda: watch.everybody() and len(leechers) == hosts, most_s=PATIENCE * size / UP)
     limit_s = fluid_limit_s(size, UP, [host.line for host in leechers])
     figures = [
-        Figure("last done / fluid limit", (watch.done[-1][0] if watch.done else inf) / limit_s),
+        Figure("last done / fluid limit", (watch.done[-1][0] if watch.done else inf) / limit_s, most=1.6),
         Figure("median done / fluid limit", median(leechers) / limit_s),
         Figure("copies that left the seeder", copies_sent(seeder, net)),
         Figure("everybody done", watch.done[-1][1], least=1.0, most=1.0),

@@ -41,7 +41,9 @@ LARGE_BLOCKS_RATE = 16e6
 #: A round that is under way tells something after this time.
 IMPRESSION_S = 0.25
 
-#: Shorter times than this say nothing: what one read of a socket brings was sent before.
+#: Shorter times than this say nothing: what one read of a socket brings was sent before. A round that follows
+#: another one lasts as long at least: it does not hold the time in which its first blocks were under way, and
+#: what came in a burst would pass for the rate of the line.
 SHORTEST_ROUND_S = 0.001
 
 #: Requests that a peer takes at a time as long as it does not say (`reqq`, BEP 10): what most clients allow.
@@ -65,7 +67,17 @@ class Pipeline:
     or halving: a slow start that begins with `START_BLOCKS`.
     """
 
-    __slots__ = ("_round_at", "_round_bytes", "_round_got", "depth", "latency_s", "limit", "out", "rate")
+    __slots__ = (
+        "_round_at",
+        "_round_bytes",
+        "_round_ends",
+        "_round_got",
+        "depth",
+        "latency_s",
+        "limit",
+        "out",
+        "rate",
+    )
 
     def __init__(self, limit: int, start: int = START_BLOCKS) -> None:
         self.limit = limit  # blocks at most
@@ -75,12 +87,13 @@ class Pipeline:
         self.latency_s = 0.0
         self._round_at = 0.0
         self._round_bytes = 0
+        self._round_ends = 0.0  # not before this time
         self._round_got = 0
 
     def asked(self, blocks: int, now: float) -> None:
         """So many blocks more are asked."""
         if not self.out:
-            self._begin_round(now, blocks)
+            self._begin_round(now, blocks, least_s=0.0)
         self.out += blocks
 
     def received(self, blocks: int, size: int, now: float) -> None:
@@ -90,7 +103,7 @@ class Pipeline:
             waited = now - self._round_at
             self.latency_s = min(self.latency_s, waited) if self.latency_s else waited
         self._round_got += size
-        if self._round_got >= self._round_bytes:
+        if self._round_got >= self._round_bytes and now >= self._round_ends:
             self._end_round(now)
         elif not self.out and not self.rate:  # too little was asked for a measure; a first impression, though
             self.rate = self._round_got / max(now - self._round_at, SHORTEST_ROUND_S)
@@ -120,8 +133,9 @@ class Pipeline:
         self.limit = max(1, limit)
         self.depth = min(self.depth, self.limit)
 
-    def _begin_round(self, now: float, blocks: int) -> None:
+    def _begin_round(self, now: float, blocks: int, *, least_s: float) -> None:
         self._round_at = now
+        self._round_ends = now + least_s
         self._round_bytes = max(blocks, self.depth // 2, 1) * BLOCK_BYTES
         self._round_got = 0
 
@@ -131,7 +145,7 @@ class Pipeline:
         wanted = int(self.rate * (AHEAD_S + min(self.latency_s, AHEAD_S))) // BLOCK_BYTES + 1
         depth = max(self.depth // 2, min(wanted, self.depth * 2))
         self.depth = min(max(depth, LEAST_BLOCKS), self.limit)
-        self._begin_round(now, self.out)
+        self._begin_round(now, self.out, least_s=SHORTEST_ROUND_S)
 
 
 class Peer:

@@ -181,6 +181,32 @@ def test_the_pipeline_of_a_slow_peer_holds_a_second() -> None:
     assert drive(Pipeline(512), 163_840, 5)[-1] in range(10, 22)
 
 
+def test_a_burst_is_not_the_rate_of_a_line() -> None:
+    """A segment was lost; what had come behind it is handed over with it, in one moment and several reads."""
+    pipeline, now = Pipeline(512), 0.0
+    pipeline.asked(4, now)
+    for _ in range(5):  # 40 kB/s
+        for _ in range(3):
+            now += 0.4
+            pipeline.received(1, 16384, now)
+            pipeline.asked(1, now)
+    for _ in range(4):  # nothing more to ask at the moment
+        pipeline.received(1, 16384, now)
+    assert not pipeline.out
+    assert pipeline.rate < 60_000
+
+
+def test_a_burst_in_the_middle_of_a_quick_stream_counts_with_the_time_around_it() -> None:
+    pipeline, now = Pipeline(512, 16), 0.0
+    pipeline.asked(16, now)
+    for _ in range(400):  # 100 MB/s, in reads of four blocks that come by twos
+        now += 8 * 16384 / 100e6
+        for _ in range(2):
+            pipeline.received(4, 4 * 16384, now)
+            pipeline.asked(pipeline.depth - pipeline.out, now)
+    assert 90e6 < pipeline.rate < 110e6
+
+
 def test_latency_is_added() -> None:
     far = drive(Pipeline(4096), 16e6, 12, latency_s=0.3)[-1]
     near = drive(Pipeline(4096), 16e6, 12)[-1]
