@@ -149,6 +149,7 @@ LEVERS = (
         "progress is written down every 50 ms, not after each piece",
         (Swap("microtorrd.ledger:JOURNAL_S", 0.0),),
         ("small-pieces.cpu", "small-pieces.rate"),
+        besides="a slow disk with the state database gets twenty commits a second at most",
     ),
     Lever(
         "wanted-notes",
@@ -158,6 +159,7 @@ LEVERS = (
             Swap("microtorrd.notes:Subscription.get", looked_at_later),
         ),
         ("small-pieces.cpu",),
+        besides="in a full queue no wanted note is lost for one that is not",
     ),
     Lever(
         "one-commit",
