@@ -2,7 +2,9 @@
 
 Owns the send memory of a process: few large buffers, lent to a connection only between the read of a batch
 and the write right after it, so that thousands of connections need no more of it than one. Only while a disk
-thread reads cold pages is a buffer away for longer; who finds none is woken when one comes back, in order.
+thread reads cold pages is a buffer away for longer, on a disk that hangs for ever: so no file system has more
+than half of them, and all together leave some for what is in the page cache. Who finds no buffer, or no room
+to have one read, is woken when it is worth to ask again, in order.
 """
 
 from __future__ import annotations
@@ -23,13 +25,17 @@ BATCH_BLOCKS = BATCH_BYTES // BLOCK_BYTES
 #: How many batches may be read from the disk or sent at a time, in the whole process.
 BUFFERS = 16
 
+#: Who is woken when it is worth to ask again.
+Wake = Callable[[], object]
+
 
 class SendBuffer:
     """Memory for the payload and the headers of one batch."""
 
-    __slots__ = ("headers", "pairs", "payload", "places")
+    __slots__ = ("disk", "headers", "pairs", "payload", "places")
 
     def __init__(self) -> None:
+        self.disk: int | None = None  # the device from which a thread reads into it
         self.payload = memoryview(bytearray(BATCH_BYTES))
         self.headers = memoryview(bytearray(BATCH_BLOCKS * PIECE_HEADER_BYTES))
         self.places = [
@@ -45,15 +51,28 @@ class SendBuffer:
 class SendMemory:
     """The send buffers of a process, made when first needed, and kept; and whose turn it is to use them."""
 
-    __slots__ = ("_free", "_to_make", "_waiting", "turns")
+    __slots__ = (
+        "_disk_lines",
+        "_free",
+        "_most_at_disks",
+        "_most_at_one",
+        "_reading",
+        "_to_make",
+        "_waiting",
+        "turns",
+    )
 
     def __init__(self, buffers: int = BUFFERS) -> None:
         self.turns = Turns()
         self._free: list[SendBuffer] = []
         self._to_make = buffers
-        self._waiting: dict[Callable[[], object], None] = {}
+        self._waiting: dict[Wake, None] = {}
+        self._most_at_disks = max(1, buffers * 3 // 4)
+        self._most_at_one = max(1, buffers // 2)
+        self._reading: dict[int, int] = {}  # by device: buffers into which threads read from it
+        self._disk_lines: dict[int, dict[Wake, None]] = {}  # by device: who waits to have one read
 
-    def lend(self, wake: Callable[[], object]) -> SendBuffer | None:
+    def lend(self, wake: Wake) -> SendBuffer | None:
         """A buffer, or None: then `wake` is called when it is worth to ask again (`forgo` if no longer)."""
         if not self._free:
             if not self._to_make:
@@ -68,17 +87,56 @@ class SendMemory:
 
     def give_back(self, buffer: SendBuffer) -> None:
         """The bytes in it are no longer needed."""
+        disk, buffer.disk = buffer.disk, None
         self._free.append(buffer)
         self._wake_next()
+        if disk is not None:
+            self._reading[disk] -= 1
+            if not self._reading[disk]:
+                del self._reading[disk]
+            self._wake_next_for_disk()
 
-    def forgo(self, wake: Callable[[], object]) -> None:
+    def forgo(self, wake: Wake) -> None:
         """Who waited has no need any more."""
         if self._waiting.pop(wake, 0) is None:
             self._wake_next()
 
+    def begin_disk(self, buffer: SendBuffer, device: int | None, wake: Wake) -> bool:
+        """Until it is given back a disk thread reads into this buffer, from that device. False: it must not,
+        and `wake` is called when it is worth to ask again (`forgo_disk` if no longer)."""
+        disk = device or 0
+        if not self._has_room(disk):
+            self._disk_lines.setdefault(disk, {})[wake] = None
+            return False
+        buffer.disk = disk
+        self._reading[disk] = self._reading.get(disk, 0) + 1
+        self.forgo_disk(wake)
+        return True
+
+    def forgo_disk(self, wake: Wake) -> None:
+        """Who waited to have a buffer read has no need any more."""
+        for disk, line in list(self._disk_lines.items()):
+            if line.pop(wake, 0) is None:
+                if not line:
+                    del self._disk_lines[disk]
+                self._wake_next_for_disk()
+                return
+
+    def _has_room(self, disk: int) -> bool:
+        """Whether one more may be read from this device."""
+        at_disks = sum(self._reading.values())
+        return at_disks < self._most_at_disks and self._reading.get(disk, 0) < self._most_at_one
+
     def _wake_next(self) -> None:
         if self._waiting and (self._free or self._to_make):
             next(iter(self._waiting))()
+
+    def _wake_next_for_disk(self) -> None:
+        """Call the first who waits for the device that has the fewest buffers."""
+        disks = [disk for disk in self._disk_lines if self._has_room(disk)]
+        if disks:
+            disk = min(disks, key=lambda disk: self._reading.get(disk, 0))
+            next(iter(self._disk_lines[disk]))()
 
 
 class Batch:
@@ -122,6 +180,13 @@ class Batch:
             self.runs.append((run_offset, payload[run_at:at]))
         self.payload_bytes = at
         self.vector = self.buffer.pairs[: 2 * len(blocks)] if usual else self._pairs()
+
+    def take(self, offset: int, size: int) -> None:
+        """Bytes of the content as they are, without headers: `vector` is their place."""
+        view = self.buffer.payload[:size]
+        self.runs = [(offset, view)]
+        self.vector = [view]
+        self.payload_bytes = size
 
     def _pairs(self) -> list[Any]:
         pairs: list[Any] = []

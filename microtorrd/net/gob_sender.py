@@ -1,59 +1,38 @@
-"""What leaves to one peer of the original: messages at once, whole pieces after them, as the limits allow.
+"""What leaves to one peer of the original: messages, and whole pieces after them.
 
 Rules
 - A piece is one message, so nothing goes in between: messages wait for its end, and what is half sent is not
   taken back.
 - What is encoded first is sent first, because the types of a gob stream are defined on the way.
-- Payload is read in parts, from the page cache where it is warm. One part is in memory while pieces are sent,
-  and none between.
+- Payload is sent in parts, each of which is read when it can be sent (`outgoing.py`).
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
-from typing import Any
-
-from gevent.event import Event
+from collections.abc import Callable, Iterable
 
 from microtorrd.core.events import BlockRequest
 from microtorrd.disk.files import FileSet
 from microtorrd.disk.pool import DiskPool
-from microtorrd.net.sender import OUTBOX_BYTES, STALLED_S
+from microtorrd.errors import StorageError
+from microtorrd.net.batch import Batch, SendMemory
+from microtorrd.net.outgoing import Outgoing
 from microtorrd.net.stream import Stream
-from microtorrd.net.turns import Turns
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 from microtorrd.proto.gob_dialect import PIECE_END, GobEncoder
-from microtorrd.rate import MAX_NAP_S, Limiter
-
-#: The most that is read and handed to the kernel at once.
-PART_BYTES = 1 << 18
+from microtorrd.rate import Limiter
 
 
-class GobSender:
-    """The outbox, the queue of pieces, and `run`, the work of the writer greenlet.
+class GobSender(Outgoing):
+    """The queue of pieces. `run` raises StorageError besides, when a piece cannot be read: what has begun
+    cannot be ended in any other way.
 
     `on_sent` gets, after each part that left: the piece, how many of its blocks were finished with it, how
     many bytes it had, and whether it was the last one.
     """
 
-    __slots__ = (
-        "_closed",
-        "_encoder",
-        "_files",
-        "_geometry",
-        "_on_sent",
-        "_outbox",
-        "_outbox_bytes",
-        "_pool",
-        "_queue",
-        "_stream",
-        "_turns",
-        "_up",
-        "_wake",
-        "sending",
-    )
+    __slots__ = ("_at", "_encoder", "_geometry", "_head", "_on_sent", "_queue", "_size", "sending")
 
     def __init__(
         self,
@@ -64,35 +43,19 @@ class GobSender:
         files: FileSet,
         pool: DiskPool,
         up: Limiter,
-        turns: Turns,
+        memory: SendMemory,
         on_sent: Callable[[int, int, int, bool], None],
     ) -> None:
-        self.sending: int | None = None  # the piece that is on its way
-        self._stream = stream
+        super().__init__(stream, files=files, pool=pool, up=up, memory=memory)
+        self.sending: int | None = None  # the piece that is on its way …
+        self._size = self._at = 0  # … its bytes, and how many of them have left …
+        self._head = b""  # … and what is to leave ahead of them
         self._encoder = encoder
         self._geometry = geometry
-        self._files = files
-        self._pool = pool
-        self._up = up
-        self._turns = turns
         self._on_sent = on_sent
-        self._outbox: list[bytes] = []
-        self._outbox_bytes = 0
         self._queue: deque[int] = deque()
-        self._wake = Event()
-        self._closed = False
-        stream.keep_room(PART_BYTES)
 
     # ---- orders, from any greenlet; none of them waits
-
-    def tell(self, raw: bytes) -> bool:
-        """Send this ahead of queued pieces. False: the peer does not read, and the outbox is full."""
-        if self._outbox_bytes > OUTBOX_BYTES:
-            return False
-        self._outbox.append(raw)
-        self._outbox_bytes += len(raw)
-        self._wake.set()
-        return True
 
     def serve(self, requests: Iterable[BlockRequest]) -> None:
         """Queue the pieces whose blocks these are: all of them, as they were asked for."""
@@ -105,91 +68,61 @@ class GobSender:
 
     def close(self) -> None:
         """Nothing is sent any more; `run` ends."""
-        self._closed = True
+        super().close()
         self._queue.clear()
-        self._outbox.clear()
-        self._wake.set()
 
     # ---- the writer greenlet
 
-    def run(self) -> None:
-        """Send until `close`. OSError when the connection fails or the peer takes nothing for too long, and
-        StorageError when a piece cannot be read: what has begun cannot be ended in any other way."""
-        while not self._closed:
-            self._wake.clear()
-            if self._outbox:
-                raw = b"".join(self._outbox)
-                self._outbox.clear()
-                self._outbox_bytes = 0
-                self._write([raw])
-            elif self._queue:
-                self._send_pieces()
-            else:
-                self._wake.wait()
+    @property
+    def _is_due(self) -> bool:
+        return self.sending is not None or bool(self._queue)
 
-    def _send_pieces(self) -> None:
-        """Send from the queue until there is a message to be sent."""
-        memory = memoryview(bytearray(min(PART_BYTES, self._geometry.max_piece_bytes)))
-        while self._queue and not self._outbox and not self._closed:
-            self.sending = self._queue.popleft()
-            self._send_piece(self.sending, memory)
+    @property
+    def _may_talk(self) -> bool:
+        return self.sending is None
 
-    def _send_piece(self, piece: int, memory: memoryview) -> None:
-        size = self._geometry.piece_size(piece)
-        offset = self._geometry.piece_offset(piece)
-        head = self._encoder.piece_head(piece, size)
-        at = 0
-        while at < size:
-            part = memory[: self._wait_for_limits(min(size - at, len(memory)))]
-            if not self._stream.is_writable():
-                self._wait_writable()
-            self._turns.wait()
-            if self._closed:
-                return
-            if not self._files.read_nowait(offset + at, part):
-                self._read(offset + at, part)
-            before, at = at // BLOCK_BYTES, at + len(part)
-            is_last = at == size
-            self._write([head, part, PIECE_END] if is_last else [head, part])
-            head = b""
-            if self._closed:
-                return
-            if is_last:
-                self.sending = None
-            blocks = (self._geometry.block_count(piece) if is_last else at // BLOCK_BYTES) - before
-            self._on_sent(piece, blocks, len(part), is_last)
+    def _begin(self) -> None:
+        if self.sending is None:
+            piece = self.sending = self._queue.popleft()
+            self._size, self._at = self._geometry.piece_size(piece), 0
+            self._head = self._encoder.piece_head(piece, self._size)
 
-    def _read(self, offset: int, part: memoryview) -> None:
-        """From the disk itself, in one of its threads."""
-        self._pool.call(lambda: self._files.read_into(offset, part))
+    @property
+    def _least_bytes(self) -> int:
+        return 1
 
-    def _wait_for_limits(self, most: int) -> int:
-        """How many bytes, of these at most, may be sent now."""
-        up = self._up
-        if up.unlimited:
-            return most
-        now = monotonic()
-        count = max(1, min(most, up.chunk(most, now)))
-        wait_s = up.take(count, now)
-        while wait_s > 0 and not self._closed:
-            self._wake.clear()
-            self._wake.wait(min(wait_s, MAX_NAP_S))
-            wait_s = up.remaining(monotonic())
-        return count
+    def _fill(self, batch: Batch, most_bytes: int) -> None:
+        assert self.sending is not None
+        size = min(most_bytes, self._size - self._at)
+        batch.take(self._geometry.piece_offset(self.sending) + self._at, size)
 
-    def _wait_writable(self) -> None:
-        if not self._stream.wait_writable(STALLED_S):
-            raise TimeoutError(f"it took nothing that we sent for {STALLED_S:.0f} s")
+    def _put_back(self, batch: Batch) -> None:
+        """Nothing: only what was sent counts."""
 
-    def _write(self, parts: Sequence[Any]) -> None:
-        """Write all of these."""
-        rest = [memoryview(part) for part in parts if len(part)]
-        while rest and not self._closed:
-            sent = self._stream.write(rest)
-            if sent is None:
-                self._wait_writable()
-                continue
-            while rest and sent >= len(rest[0]):
-                sent -= len(rest.pop(0))
-            if rest:
-                rest[0] = rest[0][sent:]
+    def _send(self, batch: Batch) -> None:
+        """Write a part whose payload is there, and what frames the piece before it and behind it."""
+        piece, size = self.sending, batch.payload_bytes
+        assert piece is not None
+        end = PIECE_END if self._at + size == self._size else b""
+        vector = [view for view in (self._head, *batch.vector, end) if len(view)]
+        try:
+            sent = self._stream.write(vector) or 0
+        finally:
+            self._memory.give_back(batch.buffer)
+        self._head, sent = self._head[sent:], max(0, sent - len(self._head))
+        payload_bytes = min(sent, size)
+        before, self._at = self._at // BLOCK_BYTES, self._at + payload_bytes
+        self._spend(payload_bytes)
+        is_last = self._at == self._size
+        if is_last:
+            self.sending = None
+            if rest := end[sent - size :]:
+                self._say_first(rest)
+        if payload_bytes:
+            after = self._geometry.block_count(piece) if is_last else self._at // BLOCK_BYTES
+            self._on_sent(piece, after - before, payload_bytes, is_last)
+        if payload_bytes < size:
+            self._wait_writable()
+
+    def _cannot_read(self, error: StorageError, batch: Batch) -> None:
+        raise error

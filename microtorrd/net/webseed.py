@@ -23,7 +23,7 @@ from microtorrd.core.events import BlockRequest, BlocksReceived, Fact, MessagesR
 from microtorrd.core.slots import Slot
 from microtorrd.errors import WebSeedError
 from microtorrd.greenlets import Crew
-from microtorrd.net.peerwire import LIMITED_READ_BYTES, STOPPED, TURN_BYTES
+from microtorrd.net.connection import LIMITED_READ_BYTES, STOPPED, TURN_BYTES
 from microtorrd.net.web_connector import WebConnector
 from microtorrd.net.web_exchange import SILENCE_S, Body, WebExchange
 from microtorrd.net.web_landing import Landing, WebMemory

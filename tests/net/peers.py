@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import gevent
-from gevent import socket
+from gevent import monkey, socket
 from gevent.event import Event
 
 from microtorrd.core.events import (
@@ -29,6 +29,8 @@ from microtorrd.proto.wire import Blocks, Messages, ReceiveMemory, Requests, Wir
 from microtorrd.rate import Limiter
 
 F = TypeVar("F")
+
+_Lock = monkey.get_original("_thread", "allocate_lock")
 
 PIECE_BYTES = 65536
 DEFAULT_LENGTHS = (4 * PIECE_BYTES + 1000,)
@@ -148,14 +150,43 @@ class Stranger:
         return [tuple(heard) for heard in self.heard if isinstance(heard, Request)]
 
 
+class ColdFiles(FileSet):
+    """On a disk that has to be asked for everything."""
+
+    def read_nowait(self, offset: int, view: memoryview) -> bool:
+        return False
+
+
+class HangingFiles(ColdFiles):
+    """On a disk that answers only when it is let go."""
+
+    reading = 0  # so many threads wait for it
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._gate = _Lock()
+        self._gate.acquire()
+
+    def let_go(self) -> None:
+        """From now on it answers."""
+        self._gate.release()
+
+    def read_into(self, offset: int, view: memoryview) -> None:
+        self.reading += 1
+        with self._gate:
+            super().read_into(offset, view)
+
+
 class Bench:
     """Makes peer wires with strangers at their other ends; all of them read the same content."""
 
-    def __init__(self, folder: Path, crew: Crew, *, lengths: Sequence[int] = DEFAULT_LENGTHS) -> None:
+    def __init__(
+        self, folder: Path, crew: Crew, *, lengths: Sequence[int] = DEFAULT_LENGTHS, threads: int = 1
+    ) -> None:
         self.raw = content(sum(lengths))
         self.geometry = Geometry(len(self.raw), PIECE_BYTES)
         self.crew = crew
-        self.pool = DiskPool(1)
+        self.pool = DiskPool(threads)
         self.descriptors = DescriptorCache(8)
         files = [((f"file{number}",), length) for number, length in enumerate(lengths)]
         self.files = FileSet(str(folder), files, descriptors=self.descriptors)
@@ -164,10 +195,11 @@ class Bench:
         self.memory = WireMemory()
         self.wires: list[PeerWire] = []
         self.ends: list[socket.socket] = []
+        self.others: list[ColdFiles] = []
 
     def connect(self, *, buffers: int = 0, **options: Any) -> tuple[PeerWire, Stranger, Facts]:
         """A wire, its other end, and its facts. `buffers`: of the kernel, on both sides."""
-        ours, theirs = self._sockets(buffers)
+        ours, theirs = self.sockets(buffers)
         wire, facts = self.adopt(ours, **options)
         self.ends.append(theirs)
         return wire, Stranger(theirs), facts
@@ -175,14 +207,20 @@ class Bench:
     def adopt(self, sock: socket.socket, *, start: bool = True, **options: Any) -> tuple[PeerWire, Facts]:
         """A wire at this end of a connection."""
         facts = Facts()
-        options = {"up": Limiter(), "down": Limiter(), "fast": True, "memory": self.memory, **options}
+        options = {
+            "up": Limiter(),
+            "down": Limiter(),
+            "fast": True,
+            "memory": self.memory,
+            "files": self.files,
+            **options,
+        }
         wire = PeerWire(
             sock=sock,
             peer=len(self.wires) + 1,
             geometry=self.geometry,
             post=facts.post,
             crew=self.crew,
-            files=self.files,
             pool=self.pool,
             extended=True,
             **options,
@@ -206,15 +244,28 @@ class Bench:
             for begin in range(0, self.geometry.piece_size(piece), size)
         ]
 
+    def on_disk(self, device: int, kind: type[ColdFiles]) -> ColdFiles:
+        """The same files on another disk, none of whose pages are in memory."""
+        files = kind(
+            self.files.root,
+            list(zip(self.files.in_tree, self.files.lengths, strict=True)),
+            descriptors=self.descriptors,
+            root_device=device,
+        )
+        self.others.append(files)
+        return files
+
     def close(self) -> None:
         for wire in self.wires:
             wire.drop("the test is over")
         for end in self.ends:
             end.close()
-        self.files.close()
         self.pool.close(1)
+        for files in (self.files, *self.others):
+            files.close()
 
-    def _sockets(self, buffers: int) -> tuple[socket.socket, socket.socket]:
+    def sockets(self, buffers: int) -> tuple[socket.socket, socket.socket]:
+        """Both ends of a connection."""
         with socket.socket() as listening:
             if buffers:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffers)

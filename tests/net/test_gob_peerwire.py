@@ -11,15 +11,18 @@ from gevent import socket
 
 from microtorrd.core.events import BlocksSent, StorageFailed
 from microtorrd.greenlets import Crew
+from microtorrd.net.batch import SendMemory
 from microtorrd.net.dialer import Dialer, DialError
 from microtorrd.net.gob_peerwire import GobPeerWire
 from microtorrd.net.greeting import Joined
 from microtorrd.net.listener import Listener
+from microtorrd.net.peerwire import WireMemory
 from microtorrd.proto import messages as m
 from microtorrd.proto.bitfield import Bitfield
+from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.gob_dialect import PIECE_END, GobEncoder, GobOpening, GobStreams
 from microtorrd.rate import Limiter, TokenBucket
-from tests.net.peers import PIECE_BYTES, WAIT_S, Bench, Facts
+from tests.net.peers import PIECE_BYTES, WAIT_S, Bench, ColdFiles, Facts, HangingFiles
 from tests.swarm.gob_peer import Link
 
 ID_HASH = b"\xab" * 20
@@ -38,11 +41,8 @@ def opening_of(raw: bytes) -> GobOpening:
 class Pair:
     """A wire of ours, and an original at its other end."""
 
-    def __init__(self, bench: Bench, **options: Any) -> None:
-        listening = socket.create_server(("127.0.0.1", 0))
-        ours = socket.create_connection(listening.getsockname())
-        theirs, _ = listening.accept()
-        listening.close()
+    def __init__(self, bench: Bench, *, buffers: int = 0, **options: Any) -> None:
+        ours, theirs = bench.sockets(buffers)
         bench.ends.append(theirs)
         self.facts = Facts()
         decoder = opening_of(GobEncoder().handshake(ID_HASH, THEIRS)).decoder
@@ -52,11 +52,15 @@ class Pair:
             geometry=bench.geometry,
             post=self.facts.post,
             crew=bench.crew,
-            files=bench.files,
             pool=bench.pool,
-            memory=bench.memory,
             streams=GobStreams(decoder, GobEncoder()),
-            **{"up": Limiter(), "down": Limiter(), **options},
+            **{
+                "files": bench.files,
+                "memory": bench.memory,
+                "up": Limiter(),
+                "down": Limiter(),
+                **options,
+            },
         )
         self.say = GobEncoder()
         self.link = Link(theirs)
@@ -171,6 +175,60 @@ def test_a_failing_disk_is_reported(bench: Bench, make_pair: Callable[..., Pair]
     pair.wire.serve(all_of(bench, 1))
     pair.facts.left()
     assert len(pair.facts.of(StorageFailed)) == 1
+
+
+def test_pieces_of_any_size_get_through_small_buffers_and_limits(make_bench: Callable[..., Bench]) -> None:
+    bench = make_bench(lengths=(700_001,))
+    bench.geometry = Geometry(700_001, 300_000)
+    for options in ({}, {"up": Limiter(TokenBucket(4 << 20, 1))}, {"files": bench.on_disk(1, ColdFiles)}):
+        pair = Pair(bench, buffers=20_000, **options)
+        pair.send(pair.say.request(2) + pair.say.request(0))
+        pair.wire.tell([m.Unchoke(), m.Have(1)])
+        pair.facts.wait(lambda pair=pair: pair.facts.requests)
+        pair.wire.serve(pair.facts.requests)
+        pair.wire.tell([m.Have(2)])
+        heard = pair.hear(4)
+        assert [name for name, _, _ in heard].count(b"Have") == 2
+        assert [one for one in heard if one[0] == b"Piece"] == [
+            (b"Piece", 2, bench.raw[600_000:]),
+            (b"Piece", 0, bench.raw[:300_000]),
+        ]
+        pair.facts.wait(lambda pair=pair: pair.facts.sent == 7 + 19)
+        assert sum(fact.payload_bytes for fact in pair.facts.of(BlocksSent)) == 400_001
+        pair.wire.drop("enough")
+
+
+def test_the_memory_is_that_of_all_and_who_does_not_read_holds_none(bench: Bench) -> None:
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    deaf = Pair(bench, buffers=5_000, memory=memory)
+    deaf.wire.serve(all_of(bench, 0, 1, 2))
+    deaf.facts.wait(lambda: deaf.facts.sent)
+    other, end, _ = bench.connect(memory=memory)
+    end.expect((0, 0, 100))
+    other.serve([(0, 0, 100)])
+    end.hear_until(lambda heard: end.blocks)
+    assert deaf.hear(3) == [(b"Piece", piece, data_of(bench, piece)) for piece in (0, 1, 2)]
+    deaf.wire.drop("enough")
+
+
+def test_one_that_goes_while_the_disk_reads_for_it_leaves_the_memory_alone(bench: Bench) -> None:
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    hanging = bench.on_disk(1, HangingFiles)
+    pair = Pair(bench, files=hanging, memory=memory)
+    pair.wire.serve(all_of(bench, 0))
+    gevent.sleep(0.01)
+    assert hanging.reading == 1
+    pair.wire.drop("gone")
+    pair.facts.left()
+    other, end, _ = bench.connect(memory=memory)
+    end.expect((0, 0, 100))
+    other.serve([(0, 0, 100)])
+    gevent.sleep(0.01)
+    assert not end.blocks and memory.send.lend(lambda: None) is None  # a thread may still write to it
+    hanging.let_go()
+    end.hear_until(lambda heard: end.blocks)
 
 
 # ---- the door

@@ -12,15 +12,18 @@ import gevent
 import pytest
 from gevent import get_hub, monkey
 from gevent.event import Event
+from hypothesis import given
+from hypothesis import strategies as st
 
 from microtorrd.core.events import BlocksSent, Fact, StorageFailed
-from microtorrd.net import peerwire, sender, turns
-from microtorrd.net.batch import SendMemory
+from microtorrd.disk import pool
+from microtorrd.net import outgoing, peerwire, turns
+from microtorrd.net.batch import BUFFERS, SendBuffer, SendMemory
+from microtorrd.net.outgoing import LIMITED_BYTES
 from microtorrd.net.peerwire import WireMemory
-from microtorrd.net.sender import LIMITED_BYTES
 from microtorrd.proto import messages as m
 from microtorrd.rate import Limiter, TokenBucket
-from tests.net.peers import PIECE_BYTES, WAIT_S, Bench
+from tests.net.peers import PIECE_BYTES, WAIT_S, Bench, ColdFiles, HangingFiles
 
 Make = Callable[..., Bench]
 
@@ -207,6 +210,170 @@ def test_memory_comes_back_when_a_peer_goes_while_the_disk_reads_for_it(bench: B
     end.hear_until(lambda heard: end.blocks)
 
 
+def test_a_hanging_disk_holds_up_nobody_else(make_bench: Make) -> None:
+    bench = make_bench(threads=2 * BUFFERS)
+    hanging = bench.on_disk(1, HangingFiles)
+    stuck = [bench.connect(files=hanging) for _ in range(BUFFERS + 4)]
+    block = (0, 0, 100)
+    for wire, end, _ in stuck:
+        end.expect(block)
+        wire.serve([block])
+    gevent.sleep(0.01)
+    assert hanging.reading == BUFFERS // 2
+    for files in (bench.files, bench.on_disk(2, ColdFiles)):  # what is in memory, and what is on another disk
+        wire, end, _ = bench.connect(files=files)
+        end.expect(*bench.all_blocks())
+        wire.serve(bench.all_blocks())
+        end.hear_until(lambda heard: len(heard) == len(bench.all_blocks()))
+    hanging.let_go()
+    for _, end, _ in stuck:
+        end.hear_until(lambda heard: heard)
+        assert end.blocks == {block: bench.payload(*block)}
+
+
+def test_disk_threads_are_found_for_others_while_a_disk_hangs(
+    make_bench: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = make_bench(threads=2)
+    hanging = bench.on_disk(1, HangingFiles)
+    for _ in range(BUFFERS):
+        bench.connect(files=hanging)[0].serve([(0, 0, 100)])
+    wire, end, _ = bench.connect(files=bench.on_disk(2, ColdFiles))
+    end.expect(*bench.all_blocks())
+    wire.serve(bench.all_blocks())
+    gevent.sleep(0.01)
+    assert hanging.reading == 2 and not end.blocks
+    monkeypatch.setattr(pool, "STUCK_S", 0.0)
+    bench.pool.look()
+    end.hear_until(lambda heard: len(heard) == len(bench.all_blocks()))
+    hanging.let_go()
+
+
+def test_any_number_of_hanging_disks_leaves_memory_for_what_is_cached(make_bench: Make) -> None:
+    bench = make_bench(threads=2 * BUFFERS)
+    hanging = [bench.on_disk(device, HangingFiles) for device in range(1, 5)]
+    for files in hanging:
+        for _ in range(BUFFERS // 2):
+            bench.connect(files=files)[0].serve([(0, 0, 100)])
+    gevent.sleep(0.01)
+    assert sum(files.reading for files in hanging) == BUFFERS * 3 // 4
+    wire, end, _ = bench.connect()
+    end.expect(*bench.all_blocks())
+    wire.serve(bench.all_blocks())
+    end.hear_until(lambda heard: len(heard) == len(bench.all_blocks()))
+    for files in hanging:
+        files.let_go()
+
+
+def test_who_waits_for_a_disk_and_goes_is_passed_over(bench: Bench) -> None:
+    """One leaves, one wants nothing any more, one does not read: the last one in the line is served."""
+    memory = WireMemory()
+    memory.send = SendMemory(2)
+    hanging = bench.on_disk(1, HangingFiles)
+    block = (0, 0, 100)
+    reading, gone, withdrawn, deaf, last = (
+        bench.connect(memory=memory, files=hanging, buffers=20_000) for _ in range(5)
+    )
+    for wire, end, _ in (reading, gone, withdrawn, deaf, last):
+        end.expect(block)
+        wire.serve([block])
+        gevent.sleep(0.001)
+    gone[0].drop("gone")
+    withdrawn[0].withdraw(None, reject=False)
+    deaf[0].tell([m.Have(1)] * 50_000)
+    gevent.sleep(0.01)
+    hanging.let_go()
+    for _, end, _ in (reading, last):
+        end.hear_until(lambda heard, end=end: end.blocks)
+
+
+def test_who_does_not_read_holds_no_memory_for_what_the_disk_has_brought(bench: Bench) -> None:
+    memory = WireMemory()
+    memory.send = SendMemory(1)
+    hanging = bench.on_disk(1, HangingFiles)
+    deaf, deaf_end, _ = bench.connect(memory=memory, files=hanging, buffers=20_000)
+    blocks = [(0, 0, 100), (1, 0, 100)]
+    deaf.serve(blocks)
+    gevent.sleep(0.001)
+    deaf.tell([m.Have(1)] * 50_000)
+    gevent.sleep(0.01)
+    hanging.let_go()
+    wire, end, _ = bench.connect(memory=memory)
+    end.expect(blocks[0])
+    wire.serve(blocks[:1])
+    end.hear_until(lambda heard: end.blocks)
+    # It is not forgotten either.
+    deaf_end.expect(*blocks)
+    deaf_end.hear_until(lambda heard: len(deaf_end.blocks) == 2)
+    assert deaf_end.blocks == {block: bench.payload(*block) for block in blocks}
+
+
+class Asker:
+    """Somebody who wants a buffer that is read from a disk, over and over."""
+
+    def __init__(self, memory: SendMemory, disk: int) -> None:
+        self.memory, self.disk = memory, disk
+        self.served = 0
+        self.wants = False
+        self.is_called = False
+        self.buffer: SendBuffer | None = None
+
+    def wake(self) -> None:
+        self.is_called = True
+
+    def ask(self) -> None:
+        self.wants, self.is_called = True, False
+        buffer = self.memory.lend(self.wake)
+        if buffer is None:
+            return
+        if self.memory.begin_disk(buffer, self.disk, self.wake):
+            self.wants, self.buffer = False, buffer
+        else:
+            self.memory.give_back(buffer)
+
+    def leave(self) -> None:
+        self.wants = False
+        self.memory.forgo(self.wake)
+        self.memory.forgo_disk(self.wake)
+
+    def end(self) -> None:
+        assert self.buffer is not None
+        self.memory.give_back(self.buffer)
+        self.buffer, self.served = None, self.served + 1
+
+
+@given(
+    st.integers(1, 16),
+    st.lists(st.tuples(st.sampled_from(["ask", "ask", "leave", "end"]), st.integers(0, 11)), max_size=60),
+)
+def test_lines_for_disks_keep_their_bounds_and_forget_nobody(
+    buffers: int, steps: list[tuple[str, int]]
+) -> None:
+    memory = SendMemory(buffers)
+    askers = [Asker(memory, 1 + number % 3) for number in range(12)]
+
+    def settle() -> None:
+        while called := [asker for asker in askers if asker.is_called and asker.wants]:
+            called[0].ask()
+        reading = [asker.disk for asker in askers if asker.buffer is not None]
+        assert len(reading) <= max(1, buffers * 3 // 4)
+        assert all(reading.count(disk) <= max(1, buffers // 2) for disk in reading)
+
+    for step, number in steps:
+        asker = askers[number]
+        if step == "ask" and not asker.wants and asker.buffer is None:
+            asker.ask()
+        elif step == "leave" and asker.wants:
+            asker.leave()
+        elif step == "end" and asker.buffer is not None:
+            asker.end()
+        settle()
+    while reading := [asker for asker in askers if asker.buffer is not None]:
+        reading[0].end()
+        settle()
+    assert not any(asker.wants for asker in askers)
+
+
 # ---- limits
 
 
@@ -260,8 +427,8 @@ class WatchedLimiter(Limiter):
 
 def test_who_shares_a_limit_gets_a_fair_part(make_bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     now, news = 1.0, Event()
-    monkeypatch.setattr(sender, "monotonic", lambda: now)
-    monkeypatch.setattr(sender, "MAX_NAP_S", 0.001)  # of this world's time, after which they look at ours
+    monkeypatch.setattr(outgoing, "monotonic", lambda: now)
+    monkeypatch.setattr(outgoing, "MAX_NAP_S", 0.001)  # of this world's time, after which they look at ours
     bench = make_bench(lengths=(64 * 16384,))
     bucket = TokenBucket(2 << 20, 1)
     limiters = [WatchedLimiter(bucket, news=news) for _ in range(4)]
@@ -312,7 +479,7 @@ def test_what_was_withdrawn_while_it_waited_for_the_limit_is_not_sent(bench: Ben
 def test_a_peer_that_never_reads_holds_up_nobody_and_is_dropped(
     make_bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "STALLED_S", 0.3)
+    monkeypatch.setattr(outgoing, "STALLED_S", 0.3)
     bench = make_bench(lengths=(64 * PIECE_BYTES,))
     memory = WireMemory()
     memory.send = SendMemory(1)
@@ -330,7 +497,7 @@ def test_a_peer_that_never_reads_holds_up_nobody_and_is_dropped(
 def test_an_outbox_that_nobody_empties_ends_the_connection(
     make_bench: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "OUTBOX_BYTES", 1000)
+    monkeypatch.setattr(outgoing, "OUTBOX_BYTES", 1000)
     bench = make_bench(lengths=(64 * PIECE_BYTES,))
     wire, _, facts = bench.connect(buffers=20_000)
     wire.serve(bench.all_blocks())
@@ -342,7 +509,7 @@ def test_an_outbox_that_nobody_empties_ends_the_connection(
 
 
 def test_silence_is_broken_by_keep_alives(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(outgoing, "KEEP_ALIVE_S", 0.05)
     _, stranger, _ = bench.connect()
     began = time.monotonic()
     stranger.hear_until(lambda heard: len(heard) == 3)
