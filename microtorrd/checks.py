@@ -71,7 +71,7 @@ class Check:
         try:
             hashes = content.hashes()
             # Before anything is read: who changes a file from now on is found out at the next start.
-            self._seen = pool.call(files.stat, lane="bulk")
+            self._seen = pool.call(files.stat, lane="bulk", place=content.place)
         except StorageError as error:
             self._post((StorageFailed(error),))
             return
@@ -84,7 +84,7 @@ class Check:
         if is_to_be_confirmed and len(todo) == geometry.piece_count:
             self._whole = _hash_whole(content, work)
         if not work.cancelled:
-            work.feed = pool.feed(works, self._part_read, self._all_read)
+            work.feed = pool.feed(works, self._part_read, self._all_read, place=content.place)
 
     def _part_read(self, outcome: jobs.Checked | BaseException) -> None:
         work = self._work

@@ -27,7 +27,7 @@ from gevent.lock import BoundedSemaphore
 
 from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.glance import Glance
-from microtorrd.disk.state import Kept
+from microtorrd.disk.records import Kept
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew, breathe
@@ -125,7 +125,8 @@ class Loading:
             self._batches.appendleft(left)
         contents = [torrent.content for torrent in batch]
         known = [kept.get(torrent.info_hash) for torrent in batch]
-        found = pool.call(partial(look_at, batch[0].record.save_to, contents, known), lane="bulk")
+        look = partial(look_at, batch[0].record.save_to, contents, known)
+        found = pool.call(look, lane="bulk", place=contents[0].place)
         if found.gists:
             ledger.record_gists(found.gists)
         others: list[tuple[Torrent, Trusted | StorageError | None]] = []

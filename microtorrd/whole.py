@@ -71,7 +71,7 @@ class WholeHash:
             cancelled=self._cancelled,
             on_progress=self._on_progress,
         )
-        self._pool.submit(job, partial(self._went_on, self._end), lane="bulk")
+        self._pool.submit(job, partial(self._went_on, self._end), lane="bulk", place=self._files.root_device)
 
     def _went_on(self, end: int, failure: BaseException | None) -> None:
         self._is_busy = False

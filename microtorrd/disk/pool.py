@@ -8,6 +8,8 @@ Rules
   that urgent work never waits for bulk work to end; but a single thread is alone, for a disk that seeks.
 - While there is urgent work, and a moment after it, bulk work has one thread less (if it has two or more): a
   check takes a core from a transfer, and not two.
+- A job says on which disk it works, its `place`. One that takes very long is stuck, and does not count any
+  more: there is one thread more, for work on other disks (`look`). So a disk that hangs holds up its own.
 - Outcomes come back to the hub in batches, one wake-up for all that ended meanwhile. `done` runs on the hub
   and must not wait.
 - Every piece of work has exactly one outcome, also when the pool is closed before it ran: `PoolClosed`.
@@ -21,7 +23,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Literal, TypeVar, cast
 
 from gevent import get_hub, monkey
@@ -40,6 +42,9 @@ T = TypeVar("T")
 #: longer than the pauses of a transfer under way.
 QUIET_S = 0.5
 
+#: A job that takes longer than this is stuck: longer than a busy disk takes for a piece or a batch.
+STUCK_S = 3.0
+
 #: Urgent jobs not yet begun, beyond which `full` says that the disk does not keep up.
 BOUND = 256
 
@@ -48,19 +53,28 @@ class PoolClosed(Stopping):
     """The pool was closed before this work began."""
 
 
-class _Job:
-    __slots__ = ("done", "lane", "work")
+#: What jobs work on: whatever tells one disk from another. None: no disk that could hang.
+Place = Hashable
 
-    def __init__(self, work: Callable[[], Any], done: Callable[[Any], None], lane: Lane) -> None:
-        self.work, self.done, self.lane = work, done, lane
+
+class _Job:
+    __slots__ = ("done", "is_stuck", "lane", "place", "since", "work")
+
+    def __init__(
+        self, work: Callable[[], Any], done: Callable[[Any], None], lane: Lane, place: Place = None
+    ) -> None:
+        self.work, self.done, self.lane, self.place = work, done, lane, place
+        self.since = 0.0  # when it began
+        self.is_stuck = False
 
 
 class _Worker:
     """A thread's own state. `wake` is held while it has nothing to wake up for."""
 
-    __slots__ = ("wake",)
+    __slots__ = ("job", "wake")
 
     def __init__(self) -> None:
+        self.job: _Job | None = None  # that it is at
         self.wake = _Lock()
         self.wake.acquire()
 
@@ -78,8 +92,10 @@ class DiskPool:
         self._ended: list[tuple[Callable[[Any], None], Any]] = []
         self._idle: list[_Worker] = []
         self._threads = max(1, threads)
-        self._workers = {_Worker() for _ in range(self._threads + (self._threads > 1))}
+        self._usual = self._threads + (self._threads > 1)
+        self._workers = {_Worker() for _ in range(self._usual)}
         self._urgent_running = self._bulk_running = 0
+        self._stuck: list[_Job] = []
         self._urgent_at = -math.inf  # when the last urgent job began or ended
         self._closing = False
         self._signalled = False
@@ -111,17 +127,22 @@ class DiskPool:
         return len(self._bulk)
 
     def submit(
-        self, work: Callable[[], T], done: Callable[[T | BaseException], None], *, lane: Lane = "urgent"
+        self,
+        work: Callable[[], T],
+        done: Callable[[T | BaseException], None],
+        *,
+        lane: Lane = "urgent",
+        place: Place = None,
     ) -> None:
         """Run `work` in a thread; `done` gets on the hub what it returned or raised."""
-        if not self._put(_Job(work, done, lane)):
+        if not self._put(_Job(work, done, lane, place)):
             self._hub.loop.run_callback(done, PoolClosed("the disk pool is closed"))
 
-    def call(self, work: Callable[[], T], *, lane: Lane = "urgent") -> T:
+    def call(self, work: Callable[[], T], *, lane: Lane = "urgent", place: Place = None) -> T:
         """Run `work` in a thread while the calling greenlet waits; returns or raises what it does. Where the
         greenlet is killed meanwhile the work goes on, and its outcome is dropped."""
         waiter = Waiter(self._hub)
-        self.submit(work, waiter.switch, lane=lane)
+        self.submit(work, waiter.switch, lane=lane, place=place)
         outcome = waiter.get()
         if isinstance(outcome, BaseException):
             raise outcome
@@ -134,11 +155,33 @@ class DiskPool:
         finished: Callable[[], None],
         *,
         lane: Lane = "bulk",
+        place: Place = None,
         at_once: int | None = None,
     ) -> Feed:
         """Run many works, taken from the iterable as threads come free: `done` for each, `finished` once
         after the last. By default as many at once as the lane can use."""
-        return Feed(self, iter(works), done, finished, lane=lane, width=at_once or self._threads)
+        width = at_once or self._threads
+        return Feed(self, iter(works), done, finished, lane=lane, place=place, width=width)
+
+    def look(self) -> None:
+        """See what is stuck, and let work on other disks go on. To be called about once a second."""
+        before = time.monotonic() - STUCK_S
+        with self._lock:
+            for worker in self._workers:
+                job = worker.job
+                if job is not None and not job.is_stuck and job.since <= before:
+                    job.is_stuck = True
+                    self._stuck.append(job)
+            if not self._stuck or self._closing:
+                return
+            # An idle thread finds work now that it was not to do before; there may be none idle.
+            idle, self._idle[:] = self._idle[:], []
+            fresh = [_Worker() for _ in range(self._usual + self._relief() - len(self._workers))]
+            self._workers.update(fresh)
+        for worker in idle:
+            worker.wake.release()
+        for worker in fresh:
+            _start_thread(self._run, (worker,))
 
     def heartbeat(self, within_s: float) -> bool:
         """Does a thread take up new urgent work within this time? The calling greenlet waits for the answer.
@@ -226,7 +269,7 @@ class DiskPool:
                 outcome = job.work()
             except BaseException as error:  # it is carried to the hub, not handled: whoever asked handles it
                 outcome = _bare(error) if isinstance(error, MicrotorrError) else error
-            self._end(job, outcome)
+            self._end(worker, job, outcome)
             del job, outcome  # else an idle thread would hold them
         with self._lock:
             self._workers.discard(worker)
@@ -237,10 +280,11 @@ class DiskPool:
         """Wait for work that this thread may do; None when there will be no more."""
         while True:
             with self._lock:
-                job = self._pick()
+                job = worker.job = self._pick()
                 if job is not None:
                     return job
-                if self._closing:
+                if self._closing or len(self._workers) > self._usual + self._relief():
+                    self._workers.discard(worker)  # at once, or more would go than are too many
                     return None
                 self._idle.append(worker)
             worker.wake.acquire()
@@ -248,21 +292,47 @@ class DiskPool:
     def _pick(self) -> _Job | None:
         # A thread that finds no room here goes idle: who ends a job looks for the next one itself.
         now = time.monotonic()
-        if self._urgent and self._urgent_running < self._threads:
+        job = self._take(self._urgent, "urgent", self._urgent_running, self._threads)
+        if job is not None:
             self._urgent_running += 1
-            self._urgent_at = now
-            return self._urgent.popleft()
-        if self._bulk and self._bulk_running < self._bulk_room(now):
+            self._urgent_at = job.since = now
+            return job
+        job = self._take(self._bulk, "bulk", self._bulk_running, self._bulk_room(now)) if self._bulk else None
+        if job is not None:
             self._bulk_running += 1
-            return self._bulk.popleft()
+            job.since = now
+        return job
+
+    def _take(self, queue: deque[_Job], lane: Lane, running: int, room: int) -> _Job | None:
+        """The next job of a lane in which so many run, and so many may; where some are stuck, as many more,
+        but on other disks."""
+        if not queue:
+            return None
+        if running < room:
+            return queue.popleft()
+        stuck = sum(job.lane == lane for job in self._stuck)
+        if not stuck or running >= room + min(stuck, self._threads):
+            return None
+        places = {job.place for job in self._stuck}
+        for at, job in enumerate(queue):
+            if job.place is None or job.place not in places:
+                del queue[at]
+                return job
         return None
+
+    def _relief(self) -> int:
+        """How many threads more there are to be while some are stuck."""
+        return min(len(self._stuck), 2 * self._threads)
 
     def _bulk_room(self, now: float) -> int:
         quiet = not self._urgent_running and now - self._urgent_at >= QUIET_S
         return self._threads if quiet else max(1, self._threads - 1)
 
-    def _end(self, job: _Job, outcome: Any) -> None:
+    def _end(self, worker: _Worker, job: _Job, outcome: Any) -> None:
         with self._lock:
+            worker.job = None
+            if job.is_stuck:
+                self._stuck.remove(job)
             if job.lane == "bulk":
                 self._bulk_running -= 1
             else:
@@ -291,9 +361,11 @@ class Feed:
         finished: Callable[[], None],
         *,
         lane: Lane,
+        place: Place,
         width: int,
     ) -> None:
-        self._pool, self._works, self._done, self._finished, self._lane = pool, works, done, finished, lane
+        self._pool, self._works, self._done, self._finished = pool, works, done, finished
+        self._lane, self._place = lane, place
         self._running = 0
         self._exhausted = False
         pool._hub.loop.run_callback(self._begin, width)
@@ -313,7 +385,7 @@ class Feed:
             self._exhausted = True
             return
         self._running += 1
-        self._pool.submit(work, self._ended, lane=self._lane)
+        self._pool.submit(work, self._ended, lane=self._lane, place=self._place)
 
     def _ended(self, outcome: Any) -> None:
         self._running -= 1

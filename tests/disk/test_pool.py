@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from _thread import RLock
 from collections.abc import Callable, Iterator
@@ -13,7 +14,8 @@ import pytest
 from gevent import monkey
 from gevent.event import Event
 
-from microtorrd.disk.pool import DiskPool, PoolClosed
+from microtorrd.disk import pool as pool_room
+from microtorrd.disk.pool import DiskPool, Lane, PoolClosed
 from microtorrd.errors import StorageError
 from tests.conftest import HubWatch
 from tests.waiting import until
@@ -101,6 +103,55 @@ def test_bulk_work_leaves_a_thread_to_the_urgent() -> None:
     gate.open()
     until(lambda: len(outcomes) == 5)
     assert pool.close(WAIT_S)
+
+
+@pytest.mark.parametrize("lane", ["urgent", "bulk"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_disk_that_hangs_holds_up_its_own_and_nobody_else(
+    threads: int, lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = DiskPool(threads)
+    hanging, elsewhere = Gate(), Gate()
+    outcomes: list[object] = []
+    before = len(os.listdir("/proc/self/task"))
+    for _ in range(threads + 5):
+        pool.submit(hanging.wait, outcomes.append, lane=lane, place="hanging")
+    until(lambda: hanging.arrived == threads)
+    for _ in range(threads + 1):
+        pool.submit(elsewhere.wait, outcomes.append, lane=lane, place="elsewhere")
+    pool.look()  # which is too early
+    assert elsewhere.arrived == 0
+    monkeypatch.setattr(pool_room, "STUCK_S", 0.0)
+    pool.look()
+    until(lambda: elsewhere.arrived == threads)  # as many at once as there are of usual
+    elsewhere.open()
+    until(lambda: len(outcomes) == threads + 1)
+    assert pool.call(lambda: 1, lane=lane, place="elsewhere") == 1
+    assert pool.call(lambda: 1, lane=lane) == 1
+    assert pool.heartbeat(WAIT_S)
+    assert hanging.arrived == threads
+    hanging.open()
+    until(lambda: len(outcomes) == 2 * threads + 6)
+    # Threads that are too many end with the next work that there is.
+    for _ in range(20):
+        pool.call(lambda: 1)
+    until(lambda: len(os.listdir("/proc/self/task")) <= before)
+    assert pool.close(WAIT_S)
+
+
+def test_what_hangs_without_end_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = DiskPool(2)
+    gate = Gate()
+    outcomes: list[object] = []
+    monkeypatch.setattr(pool_room, "STUCK_S", 0.0)
+    for disk in range(20):
+        pool.submit(gate.wait, outcomes.append, place=disk)
+    until(lambda: pool.look() or gate.arrived == 4)
+    pool.look()
+    assert not pool.heartbeat(0.05)  # all disks hang
+    assert not pool.close(0.05)
+    until(lambda: len(outcomes) == 16)
+    gate.open()
 
 
 def test_bulk_work_has_a_thread_less_while_there_is_urgent_work() -> None:
