@@ -1,14 +1,16 @@
 """Keep-alives of many torrents in one exchange, where a tracker of the MicroTorr dialect takes such.
 
-A tracker that does says so when a torrent announces `started` (proto.joint). From then on whoever needs
-nothing of it but to be kept alive is written on a page, and the schedule has one entry for all of a page
-instead of one for each. Rules:
+A tracker that does says so when it is asked, with the `started` of a torrent (proto.joint). From then on
+whoever needs nothing of it but to be kept alive is written on a page, and the schedule has one entry for all
+of a page instead of one for each. Rules:
 - a page is due no later than the keep-alive of anybody on it would be;
 - who has anything else to say leaves his page and says it himself, at his own time;
 - whom the tracker does not know leaves, and announces `started`;
 - when anything goes wrong the page is torn up and everybody on it says his own `alive` at once, as if there
   were no pages: what is wrong becomes known that way. The tracker gets no new pages for a minute, doubled
-  each time, up to an hour; what of its other pages goes wrong meanwhile counts as the same trouble.
+  each time, up to an hour; what of its other pages goes wrong meanwhile counts as the same trouble. After
+  that torrents ask with their own `alive` whether it still takes pages;
+- a tracker that takes none any more, or smaller ones, is believed: who is too much leaves.
 
 Pages are bounded by what the tracker offers (attacker-controlled, and bounded) and by the length of a URL.
 """
@@ -90,12 +92,13 @@ class Schedule(Protocol):
 class _Offer:
     """What one tracker takes in one request, and the pages there are for it."""
 
-    __slots__ = ("failures", "most", "pages", "rests_until")
+    __slots__ = ("failures", "is_in_doubt", "most", "pages", "rests_until")
 
     def __init__(self) -> None:
         self.most = 0
         self.failures = 0  # in a row
         self.rests_until = 0.0
+        self.is_in_doubt = False  # something went wrong since it was made
         self.pages: list[Page] = []
 
 
@@ -110,18 +113,27 @@ class Pages:
         return sum(len(offer.pages) for offer in self._offers.values())
 
     def offered(self, url: str, most: int) -> None:
-        """A tracker said how many swarms one request may be of."""
+        """A tracker that was asked said of how many swarms one request may be; 0: of one."""
         offer = self._offers.get(url)
         if offer is None:
-            if len(self._offers) >= _MOST_OFFERS and not self._make_room():
+            if not most or (len(self._offers) >= _MOST_OFFERS and not self._make_room()):
                 return
             offer = self._offers[url] = _Offer()
         offer.most = min(most, ids_that_fit(_HEAD_BYTES - _BESIDES_BYTES - len(url)))
+        offer.is_in_doubt = False
+
+    def asks_again(self, url: str) -> bool:
+        """Whether that tracker is to be asked if its offer still stands: there was trouble, and the rest
+        after it is over."""
+        offer = self._offers.get(url)
+        return offer is not None and offer.is_in_doubt and self._schedule.clock() >= offer.rests_until
 
     def take(self, member: Member, tracker: Tracker, identity: Identity, pacing: Pacing) -> bool:
         """Write somebody who was heard just now on a page of that tracker; False where it takes none."""
         offer, now = self._offers.get(tracker.url), self._schedule.clock()
-        if offer is None or offer.most < 2 or now < offer.rests_until or tracker.place is None:
+        if offer is None or offer.most < 2 or tracker.place is None:
+            return False
+        if offer.is_in_doubt or now < offer.rests_until:
             return False
         for page in offer.pages:
             if page.takes(member, identity, pacing):
@@ -192,7 +204,10 @@ class Page(Entry):
     def call(self, now: float) -> Errand | None:
         """Entry: its time has come."""
         self.is_out = True
-        return _JointAlive(self)
+        most = self._offer.most if self._offer.most > 1 else 0
+        for member in list(self.members.values())[most:]:
+            member.go_alone(now)
+        return _JointAlive(self) if self.members else None
 
     def send(self, within_s: float | None) -> str | None:
         """Keep everybody alive who is on it now. Says why when the tracker could not be reached."""
@@ -223,13 +238,14 @@ class Page(Entry):
         if now >= offer.rests_until:  # else it is the same trouble, which meets one page after the other
             offer.rests_until = now + min(_REST_MOST_S, _REST_FIRST_S * 2.0 ** min(offer.failures, 10))
             offer.failures += 1
+            offer.is_in_doubt = True
         self.is_out = True  # for good
         for member in list(self.members.values()):
             member.go_alone(now)
 
     def _answered(self, asked: list[Member], unknown: frozenset[bytes]) -> None:
         self.is_out = False
-        self._offer.failures, self._offer.rests_until = 0, 0.0
+        self._offer.failures, self._offer.rests_until, self._offer.is_in_doubt = 0, 0.0, False
         if not self.members:
             return
         now = self._schedule.clock()

@@ -144,7 +144,8 @@ class Way(Entry):
             no_peer_id=True,
             key=f"{identity.key:08x}",
             tracker_id=tracker.tracker_id or b"",
-            asks_joint=event == "started",
+            asks_joint=event == "started"
+            or (event == "regular" and self.owner.scheduler.pages.asks_again(tracker.url)),
         )
         return Question(tracker.url, place, self.rounds.dialect, request)
 
@@ -166,7 +167,7 @@ class Way(Entry):
 
     # ------------------------------------------------------------------------------- what came of a turn
 
-    def answered(self, turn: Turn, heard: Heard) -> None:
+    def answered(self, turn: Turn, heard: Heard, *, asked_joint: bool) -> None:
         tracker, reply = turn.tracker, heard.reply
         recovered = tracker.failing
         self.rounds.answered(
@@ -203,12 +204,13 @@ class Way(Entry):
         if self.rounds.dialect == "bittorrent":
             self._scrape(turn)
         else:
-            self._share(tracker, reply.joint)
+            self._share(tracker, reply.joint if asked_joint else None)
 
-    def _share(self, tracker: Tracker, most: int) -> None:
-        """Let others send our keep-alives along, where the tracker takes such."""
+    def _share(self, tracker: Tracker, most: int | None) -> None:
+        """Let others send our keep-alives along, where the tracker takes such; `most` is what it said of that
+        when it was asked."""
         pages, owner = self.owner.scheduler.pages, self.owner
-        if most:
+        if most is not None:
             pages.offered(tracker.url, most)
         may = self.page is None and self.rounds.may_share(tracker)
         if may and pages.take(self, tracker, owner.identity, owner.pacing):
@@ -284,12 +286,13 @@ class _Call(_OfTurn):
 
     def run(self, within_s: float | None) -> str | None:
         self.is_running = True
+        question = self.way.question(self.turn)
         try:
-            heard = self.way.owner.scheduler.client.announce(self.way.question(self.turn), within_s=within_s)
+            heard = self.way.owner.scheduler.client.announce(question, within_s=within_s)
         except TrackerError as error:
             self.way.failed(self.turn, error)
             return str(error) if isinstance(error, TrackerUnreachable) else None
-        self.way.answered(self.turn, heard)
+        self.way.answered(self.turn, heard, asked_joint=question.request.asks_joint)
         return None
 
     def skip(self, message: str) -> None:

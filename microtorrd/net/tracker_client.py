@@ -203,7 +203,7 @@ class TrackerClient:
             ipv6=None if only else route.is_ipv6,
             is_keep_alive=request.event == "alive",
         )
-        return understood(reply, dialect, request.event)
+        return understood(reply, dialect, request.event, is_joint=bool(request.swarm_ids))
 
     def _ordered(self, every: Sequence[Route], question: Question) -> list[Route]:
         """The routes to try. IPv4 first in the MicroTorr dialect: the original knows no other."""
@@ -232,7 +232,7 @@ class TrackerClient:
         )
 
 
-def understood(reply: HttpReply, dialect: Dialect, event: str) -> AnnounceReply:
+def understood(reply: HttpReply, dialect: Dialect, event: str, *, is_joint: bool = False) -> AnnounceReply:
     """Read the reply to this event; what does not look like this dialect at all is DialectRefused.
 
     A `failure reason` in the right form is a plain TrackerError: the tracker understood, and says no.
@@ -246,7 +246,7 @@ def understood(reply: HttpReply, dialect: Dialect, event: str) -> AnnounceReply:
     if event == "started" and not start and reply.status == 200:
         raise DialectRefused("the reply is empty")  # which is enough for other events
     try:
-        return parse_reply(reply.body, dialect, status=reply.status)
+        return parse_reply(reply.body, dialect, status=reply.status, is_joint=is_joint)
     except PeerForgotten:
         raise
     except TrackerError as error:

@@ -58,7 +58,7 @@ class AnnounceRequest(NamedTuple):
         False  # a partial seed, which wants nothing though something is left (BEP 21); said over HTTP
     )
     # Of the MicroTorr dialect, see proto.joint: `alive` in all of these instead of in `swarm_id`, which is
-    # empty then; and, with `started`, the question whether the tracker takes such a request.
+    # empty then; and, with `started` or `alive`, the question whether the tracker takes such a request.
     swarm_ids: tuple[bytes, ...] = ()
     asks_joint: bool = False
 

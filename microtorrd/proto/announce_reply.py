@@ -137,8 +137,9 @@ def _bencoded(retry_in: int | Literal["never"]) -> bytes:
 # ----------------------------------------------------------------------------------- the reply, client's side
 
 
-def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200) -> AnnounceReply:
-    """Read what a tracker answered to an announce in this dialect, with this HTTP status.
+def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200, is_joint: bool = False) -> AnnounceReply:
+    """Read what a tracker answered to an announce in this dialect, with this HTTP status. `is_joint`: to a
+    joint keep-alive, about which nothing is said by what would do for a single one.
 
     Raises TrackerError with a short reason, and PeerForgotten where the tracker wants `started` again. The
     form is told by the first byte, since some trackers answer in the other dialect when they refuse.
@@ -146,12 +147,12 @@ def parse_reply(raw: bytes, dialect: Dialect, *, status: int = 200) -> AnnounceR
     if len(raw) > MAX_REPLY_BYTES:
         raise TrackerError(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
     text = raw.strip()
-    if dialect == "microtorr" and status == 200 and text in (b"", GOODBYE):
+    if dialect == "microtorr" and status == 200 and (not text or (text == GOODBYE and not is_joint)):
         return AnnounceReply()
     fields = read_fields(text, status)
+    if is_joint:
+        return AnnounceReply(unknown=joint.read_unknown(fields.get("Unknown")))
     if text[:1] == b"{":
-        if "Unknown" in fields:
-            return AnnounceReply(unknown=joint.read_unknown(fields["Unknown"]))
         return AnnounceReply(peers=_json_peers(fields), joint=joint.read_offer(fields.get("Joint")))
     return AnnounceReply(
         interval=_interval(fields.get("interval")),

@@ -1,10 +1,11 @@
 """Keep-alives of many swarms in one request: an addition of ours to the MicroTorr dialect.
 
-A client that adds `joint=1` to `started` is told in the reply, as `Joint`, of how many swarms one request may
-be (other trackers pass over the word, and no other client sends it). From then on it may say `event=alive`
-for so many of its swarms at once, with `swarmIds` in the place of `swarmId`: the ids, 20 bytes each, one
-behind the other, in base64 as URLs take it (RFC 4648, section 5), without padding. The answer is empty where
-the peer lives on in all of them, else it is JSON and names the others as `Unknown`, in the same form.
+A client that adds `joint=1` to `started`, or to `alive`, is told in the reply, as `Joint`, of how many swarms
+one request may be (other trackers pass over the word, and no other client sends it). From then on it may say
+`event=alive` for so many of its swarms at once, with `swarmIds` in the place of `swarmId`: the ids, 20 bytes
+each, one behind the other, in base64 as URLs take it (RFC 4648, section 5), without padding. The answer is
+empty where the peer lives on in all of them, else it is JSON and names the others as `Unknown`, in the same
+form. Who answers with anything else has not understood.
 
 Such a request is a GET like any other, so a head of 8 KiB bounds it. It can do what single ones can and
 nothing more: nobody enters a swarm by it.

@@ -175,14 +175,16 @@ class Answerer:
         )
 
     def _microtorr(self, request: AnnounceRequest, source: Source, sample: Sample) -> Answer:
+        joint_most = MOST_SWARMS if request.asks_joint else 0
         if request.event == "alive":
-            return _ALIVE
+            if not joint_most:
+                return _ALIVE
+            return Answer(200, JSON, encode_json_reply(request.swarm_id, (), joint_most=joint_most))
         if request.event != "started":
             return _GONE
         peers = [(peer.peer_id, *unpack(peer.entry)) for peer in sample.named]
         # The original's clients read their own address from the reply.
         peers.append((request.peer_id, host_text(self._service.host_of(request, source)), request.port))
-        joint_most = MOST_SWARMS if request.asks_joint else 0
         return Answer(200, JSON, encode_json_reply(request.swarm_id, peers, joint_most=joint_most))
 
 

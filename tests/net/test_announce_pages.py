@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from microtorrd.core.tiers import Pacing, Tracker
 from microtorrd.errors import TrackerError, TrackerUnreachable
 from microtorrd.greenlets import Crew
+from microtorrd.net import announce_pages
 from microtorrd.net.announce_hosts import Entry, Errand
 from microtorrd.net.announce_pages import Page, Pages
 from microtorrd.net.announcer import Announcer
@@ -53,21 +54,26 @@ class Sharing:
         self.forgets: set[bytes] = set()
         self.refuses: bytes | None = None  # answers so to joint ones
         self.is_gone = False  # closes every connection without an answer
+        self.asked_again = 0  # so many single `alive` asked whether the offer stands
         self.tracker = FakeTracker(self)
         self.url = self.tracker.url
 
     def __call__(self, seen: Seen) -> bytes:
         if self.is_gone:
             raise ConnectionResetError
+        offer = {} if self.most is None else {"Joint": self.most}
         if seen.event == "started":
             self.forgets.discard(ids(seen)[0])
             assert seen.params["joint"] == b"1"
-            return http(json.dumps({"IdHash": "", "Peers": {}, "Joint": self.most}).encode())
+            return http(json.dumps({"IdHash": "", "Peers": {}, **offer}).encode())
         if "swarmIds" in seen.params:
             unknown = [swarm_id for swarm_id in ids(seen) if swarm_id in self.forgets]
             return self.refuses or http(encode_joint_reply(unknown))
         if seen.event == "alive" and ids(seen)[0] in self.forgets:
             return http(b"Peer is not in this swarm\n", "400 Bad Request")
+        if "joint" in seen.params:
+            self.asked_again += 1
+            return http(json.dumps({"IdHash": "", "Peers": {}, **offer}).encode())
         return http(b"")
 
     def until(self, wanted: frozenset[bytes], *, since: int = 0) -> list[Seen]:
@@ -184,6 +190,9 @@ def test_a_tracker_that_forgot_everybody_hears_everybody_once(session: Session) 
         http(b"d14:failure reason3:noee"),
         http(b"<html>", "200 OK"),
         http(b'{"Unknown": ["AAAA"]}'),
+        http(b'{"IdHash": "", "Peers": {}}'),
+        http(b"Peer exited the swarm"),
+        http(b"{}"),
         b"garbage\r\n\r\n",
     ],
 )
@@ -203,6 +212,59 @@ def test_a_tracker_that_changed_its_mind_hears_each_for_himself_at_once(
     assert frozenset(ids(one)[0] for one in seen[-8:]) == everyone(4)
     assert {one.event for one in seen} == {"alive"}
     assert not any("swarmIds" in one.params for one in seen[-8:])
+
+
+@pytest.mark.parametrize("most", [None, 0, 1, 3])
+def test_what_a_tracker_offers_now_is_what_counts(session: Session, most: int | None) -> None:
+    """It was replaced by another one that takes none, or fewer, and says so when somebody comes new."""
+    sharing = Sharing()
+    several = torrents(session, sharing.url, 8)
+    with closing(sharing), running(*several):
+        sharing.until(everyone(8))
+        sharing.most = most
+        several[0].reannounce()
+        count = len(sharing.tracker.seen)
+        while sharing.tracker.wait_for(count)[-1].event != "started":
+            count += 1
+        seen = sharing.tracker.wait_for(count + 40)[count:]
+        assert {status(torrent, "microtorr").state for torrent in several} <= {"working", "announcing"}
+    sizes = [len(ids(one)) for one in seen[16:] if "swarmIds" in one.params]
+    assert all(size <= (most or 0) for size in sizes)
+    assert bool(sizes) == (most == 3)
+    assert {swarm_id for one in seen[-24:] for swarm_id in ids(one)} == everyone(8)
+    assert {one.event for one in seen} == {"alive"}
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_after_trouble_the_tracker_is_asked_before_pages_are_made(
+    session: Session, still: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(announce_pages, "_REST_FIRST_S", 0.3)
+    sharing = Sharing()
+    several = torrents(session, sharing.url, 4)
+    with closing(sharing), running(*several):
+        sharing.until(everyone(4))
+        sharing.refuses = http(b"what is that?", "400 Bad Request")
+        before = len(sharing.tracker.seen) + 1
+        while "swarmIds" not in sharing.tracker.wait_for(before)[-1].params:
+            before += 1
+        sharing.tracker.wait_for(before + 1)  # it was refused, and somebody goes on alone
+        sharing.refuses = None
+        sharing.most = 256 if still else None
+        count = before
+        while not sharing.asked_again:
+            count += 1
+            sharing.tracker.wait_for(count)
+        if still:
+            seen = sharing.until(everyone(4), since=count)[before:]
+        else:
+            seen = sharing.tracker.wait_for(count + 30)[before:]
+            assert sharing.asked_again <= 4
+            assert not any("joint" in one.params for one in seen[-20:])
+    asked = next(number for number, one in enumerate(seen) if "joint" in one.params)
+    assert not any("swarmIds" in one.params for one in seen[2:asked])
+    assert any("swarmIds" in one.params for one in seen[asked:]) == still
+    assert {one.event for one in seen} == {"alive"}
 
 
 def test_a_page_that_never_was_answered_is_torn_up(crew: Crew) -> None:
@@ -322,6 +384,9 @@ class Member:
         self.alone = False
         self.heard_at = self._world.now
         self.due = None
+        url = self._world.tracker.url
+        if self._world.pages.asks_again(url):
+            self._world.pages.offered(url, self._world.most)
         if not self._world.pages.take(self, self._world.tracker, WHO, PACE):
             self.alone = True
 
@@ -348,6 +413,7 @@ class World:
 
     def __init__(self, most: int, seed: int) -> None:
         self.now = 1000.0
+        self.most = most
         self.chance = random.Random(seed)
         self.client = self
         self.error: TrackerError | None = None

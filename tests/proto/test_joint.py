@@ -22,6 +22,7 @@ from microtorrd.proto.joint import (
     read_unknown,
 )
 from microtorrd.proto.query import split_query
+from tests.trees import trees
 
 ids = st.lists(st.binary(min_size=20, max_size=20), min_size=1, max_size=20).map(tuple)
 MANY = tuple(number.to_bytes(20, "big") for number in range(MOST_SWARMS))
@@ -57,20 +58,45 @@ def test_what_a_client_says_the_tracker_reads(swarm_ids: tuple[bytes, ...]) -> N
 
 @given(ids)
 def test_what_the_tracker_does_not_know_the_client_reads(unknown: tuple[bytes, ...]) -> None:
-    assert parse_reply(encode_joint_reply(unknown), "microtorr") == AnnounceReply(unknown=unknown)
+    assert parse_reply(encode_joint_reply(unknown), "microtorr", is_joint=True) == AnnounceReply(
+        unknown=unknown
+    )
 
 
 def test_where_all_is_well_the_answer_is_that_to_a_single_one() -> None:
     assert encode_joint_reply(()) == b""
-    assert parse_reply(b"", "microtorr") == AnnounceReply()
+    for is_joint in (False, True):
+        assert parse_reply(b"", "microtorr", is_joint=is_joint) == AnnounceReply()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"IdHash":"00","Peers":{}}',
+        b'{"Peers":{},"Joint":256}',
+        b"{}",
+        b"Peer exited the swarm",
+        b"d8:intervali600e5:peers0:e",
+        b"de",
+    ],
+)
+def test_what_answers_something_else_is_no_answer_to_a_joint_one(raw: bytes) -> None:
+    with pytest.raises(TrackerError):
+        parse_reply(raw, "microtorr", is_joint=True)
+
+
+def test_nobody_is_unknown_to_who_was_asked_for_one_only() -> None:
+    with pytest.raises(TrackerError, match="no Peers"):
+        parse_reply(encode_joint_reply(MANY), "microtorr")
 
 
 def test_the_offer_is_for_who_asks() -> None:
-    started = AnnounceRequest(b"S" * 20, b"p" * 20, 1, "started", asks_joint=True)
-    query = encode_query(started, "microtorr")
-    assert query.endswith("&event=started&joint=1")
-    assert parse_query(split_query(query.encode()), "microtorr") == started
-    assert "joint" not in encode_query(started, "bittorrent")
+    for event in ("started", "alive"):
+        request = AnnounceRequest(b"S" * 20, b"p" * 20, 1, event, asks_joint=True)
+        query = encode_query(request, "microtorr")
+        assert query.endswith(f"&event={event}&joint=1")
+        assert parse_query(split_query(query.encode()), "microtorr") == request
+    assert "joint" not in encode_query(request, "bittorrent")
     reply = encode_json_reply(b"S" * 20, [], joint_most=MOST_SWARMS)
     assert parse_reply(reply, "microtorr") == AnnounceReply(joint=MOST_SWARMS)
     # Who does not ask gets what the original's tracker says, byte for byte.
@@ -128,14 +154,26 @@ def test_bittorrent_has_no_such_word() -> None:
     )
 
 
-values = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text("AZ09-_=+/é", max_size=60),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("ab", max_size=3), inner, max_size=3),
-    max_leaves=5,
+values = trees(
+    [
+        None,
+        True,
+        False,
+        0,
+        1,
+        2,
+        256,
+        10**30,
+        -5,
+        1.5,
+        "",
+        "AZ09-_=+/é",
+        "A" * 27,
+        "A" * 54,
+        "A" * 53,
+        "-_" * 27,
+    ],
+    ["", "a", "b", "ab"],
 )
 
 
@@ -151,7 +189,8 @@ def test_whatever_a_tracker_offers_is_an_offer_or_nothing(value: object) -> None
 @given(values)
 def test_whatever_a_tracker_calls_unknown_are_ids_or_a_failure(value: object) -> None:
     try:
-        unknown = parse_reply(json.dumps({"Unknown": value}).encode(), "microtorr").unknown
+        raw = json.dumps({"Unknown": value}).encode()
+        unknown = parse_reply(raw, "microtorr", is_joint=True).unknown
     except TrackerError:
         return
     assert isinstance(value, str)

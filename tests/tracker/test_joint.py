@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from microtorrd.errors import ClientError
 from microtorrd.greenlets import Crew
 from microtorrd.proto.announce import AnnounceRequest
-from microtorrd.proto.announce_reply import parse_reply
+from microtorrd.proto.announce_reply import AnnounceReply, parse_reply
 from microtorrd.proto.compact import read_host
 from microtorrd.proto.joint import MOST_SWARMS, pack_ids
 from microtorrd.tracker.answer import Answerer, Origin
@@ -50,7 +50,7 @@ def unknown(talker: Talker, target: str, *headers: str) -> list[bytes]:
     """The swarms in which a joint keep-alive found nobody."""
     reply = talker.ask(target, *headers)
     assert reply.status == 200
-    return list(parse_reply(reply.body, "microtorr").unknown)
+    return list(parse_reply(reply.body, "microtorr", is_joint=True).unknown)
 
 
 def test_the_offer_is_made_to_who_asks_and_to_nobody_else(house: House) -> None:
@@ -59,6 +59,10 @@ def test_the_offer_is_made_to_who_asks_and_to_nobody_else(house: House) -> None:
         asked = json.loads(talker.ask(started(1, more="&joint=1")).body)
         assert asked["Joint"] == MOST_SWARMS
         assert set(asked["Peers"]) == {PEER}
+        single = started(1).replace("event=started", "event=alive")
+        assert talker.ask(single).body == b""
+        again = talker.ask(single + "&joint=1")
+        assert parse_reply(again.body, "microtorr") == AnnounceReply(joint=MOST_SWARMS)
 
 
 def test_a_peer_lives_on_in_all_of_its_swarms_by_one_request(house: House) -> None:
@@ -129,7 +133,7 @@ def test_flask_says_the_same(house: House) -> None:
     client = house.app.test_client()
     client.get(started(1))
     reply = client.get(alive(1, 2))
-    assert parse_reply(reply.data, "microtorr").unknown == (swarm(2),)
+    assert parse_reply(reply.data, "microtorr", is_joint=True).unknown == (swarm(2),)
     assert client.get(alive(1)).data == b""
 
 
