@@ -16,7 +16,7 @@ from microtorrd import gist, logs, rows
 from microtorrd.choosing import marks_of
 from microtorrd.content import Content
 from microtorrd.core.events import AddressesFound
-from microtorrd.disk.state import MagnetRecord, TorrentRecord
+from microtorrd.disk.records import MagnetRecord, TorrentRecord
 from microtorrd.errors import CallerError, Duplicate, InvalidParams, NotAllowed, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew
@@ -27,6 +27,7 @@ from microtorrd.proto.selection import Choice
 from microtorrd.resolver import Resolver
 from microtorrd.roster import Roster
 from microtorrd.rows import Row
+from microtorrd.terms import Terms
 from microtorrd.torrent import Torrent
 
 #: Metainfo larger than this is parsed, and packed, in a thread; a smaller one takes a few milliseconds.
@@ -44,34 +45,17 @@ class Intake:
         self._facilities = facilities
         self._crew = crew
 
-    def add(
-        self,
-        metainfo: bytes,
-        *,
-        save_to: str | None,
-        seed_path: str | None,
-        paused: bool,
-        wait_seeders: int,
-        wait_leechers: int,
-        down: int,
-        up: int,
-        label: str,
-        sequential: bool,
-        choice: Choice,
-        seed_after_download: bool | None,
-        super_seed: bool | None,
-    ) -> Row:
+    def add(self, metainfo: bytes, terms: Terms) -> Row:
         """Put a torrent on record and start it. Raises InvalidMetainfo, Duplicate, NotAllowed, Busy."""
         meta = self._parse(metainfo)
-        selection = marks_of(meta.files, choice)
-        if seed_path is not None:
-            save_to, disk_name = os.path.split(seed_path.rstrip("/") or "/")
+        selection = marks_of(meta.files, terms.choice)
+        is_there = terms.seed_path is not None
+        if terms.seed_path is not None:
+            save_to, disk_name = os.path.split(terms.seed_path.rstrip("/") or "/")
             if not disk_name:
                 raise InvalidParams("seed_path: is the root directory", parameter="seed_path")
         else:
-            save_to = os.path.normpath(save_to or self._facilities.config.storage.save_to)
-            disk_name = meta.name
-        keep_seeding = self._keep_seeding(seed_after_download)
+            save_to, disk_name = self._save_to(terms), meta.name
         record = TorrentRecord(
             info_hash=meta.info_hash,
             id_hash=meta.id_hash,
@@ -80,18 +64,18 @@ class Intake:
             piece_length=meta.piece_length,
             save_to=save_to,
             disk_name=None if disk_name == meta.name else disk_name,
-            label=label,
-            stopped=paused,
+            label=terms.label,
+            stopped=terms.paused,
             added_at=time.time(),
-            wait_seeders=wait_seeders,
-            wait_leechers=wait_leechers,
-            sequential=sequential,
+            wait_seeders=terms.wait_seeders,
+            wait_leechers=terms.wait_leechers,
+            sequential=terms.sequential,
             selection=selection,
-            seed_after_download=keep_seeding or seed_path is not None,
-            super_seed=self._super_seeds(super_seed, brought_along=seed_path is not None),
-            down_limit=down,
-            up_limit=up,
-            seed_only=seed_path is not None,
+            seed_after_download=is_there or self._keep_seeding(terms),
+            super_seed=self._super_seeds(terms),
+            down_limit=terms.down,
+            up_limit=terms.up,
+            seed_only=is_there,
             gist=self._gist(meta, metainfo),
             metainfo=metainfo,
         )
@@ -107,42 +91,26 @@ class Intake:
         self._crew.spawn("load", torrent.load, meta)
         return rows.list_row(torrent)
 
-    def add_magnet(
-        self,
-        link: str,
-        *,
-        save_to: str | None,
-        paused: bool,
-        wait_seeders: int,
-        wait_leechers: int,
-        down: int,
-        up: int,
-        label: str,
-        sequential: bool,
-        choice: Choice,
-        seed_after_download: bool | None,
-        super_seed: bool | None,
-    ) -> Row:
+    def add_magnet(self, link: str, terms: Terms) -> Row:
         """Put a magnet link on record and look for its metainfo. Raises InvalidParams, Duplicate, NotAllowed,
         Busy."""
         magnet = parse_magnet(link)
         self._roster.refuse_present(magnet)
-        keep_seeding = self._keep_seeding(seed_after_download)
         record = MagnetRecord(
             swarm_id=magnet.swarm_id,
             link=link.strip(),
-            save_to=os.path.normpath(save_to or self._facilities.config.storage.save_to),
+            save_to=self._save_to(terms),
             added_at=time.time(),
-            label=label,
-            stopped=paused,
-            wait_seeders=wait_seeders,
-            wait_leechers=wait_leechers,
-            sequential=sequential,
-            selection=choice.to_json(),
-            seed_after_download=keep_seeding,
-            super_seed=self._super_seeds(super_seed, brought_along=False),
-            down_limit=down,
-            up_limit=up,
+            label=terms.label,
+            stopped=terms.paused,
+            wait_seeders=terms.wait_seeders,
+            wait_leechers=terms.wait_leechers,
+            sequential=terms.sequential,
+            selection=terms.choice.to_json(),
+            seed_after_download=self._keep_seeding(terms),
+            super_seed=self._super_seeds(terms),
+            down_limit=terms.down,
+            up_limit=terms.up,
         )
         resolver = Resolver(record, self._facilities, self._resolved)
         self._roster.enter(resolver)
@@ -237,11 +205,15 @@ class Intake:
         packed: bytes | None = gevent.get_hub().threadpool.apply(gist.pack, (meta, raw, meta.name))
         return packed
 
-    def _keep_seeding(self, wish: bool | None) -> bool:
+    def _save_to(self, terms: Terms) -> str:
+        return os.path.normpath(terms.save_to or self._facilities.config.storage.save_to)
+
+    def _keep_seeding(self, terms: Terms) -> bool:
+        wish = terms.seed_after_download
         return self._facilities.config.swarm.seed_after_download if wish is None else wish
 
-    def _super_seeds(self, wish: bool | None, *, brought_along: bool) -> bool:
+    def _super_seeds(self, terms: Terms) -> bool:
         """Nobody but the first seeder is in need of it: where nothing is said, content that comes along."""
-        if wish is None:
-            return brought_along and self._facilities.config.swarm.super_seed
-        return wish
+        if terms.super_seed is None:
+            return terms.seed_path is not None and self._facilities.config.swarm.super_seed
+        return terms.super_seed

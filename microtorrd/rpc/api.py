@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from msgspec import Struct
 
-from microtorrd.proto.selection import Choice, Priority
+from microtorrd.proto.selection import Priority
+from microtorrd.terms import Terms
 
 Note = dict[str, Any]
 Row = dict[str, Any]
@@ -42,40 +43,9 @@ class Subscription(Protocol):
 class SessionApi(Protocol):
     """All torrents of the daemon. An `id` is a name, a prefix of an id (4 hex digits or more) or `all`."""
 
-    def add(
-        self,
-        metainfo: bytes,
-        *,
-        save_to: str | None,
-        seed_path: str | None,
-        paused: bool,
-        wait_seeders: int,
-        wait_leechers: int,
-        down: int,
-        up: int,
-        label: str,
-        sequential: bool,
-        choice: Choice,
-        seed_after_download: bool | None,
-        super_seed: bool | None,
-    ) -> Row: ...
+    def add(self, metainfo: bytes, terms: Terms) -> Row: ...
 
-    def add_magnet(
-        self,
-        link: str,
-        *,
-        save_to: str | None,
-        paused: bool,
-        wait_seeders: int,
-        wait_leechers: int,
-        down: int,
-        up: int,
-        label: str,
-        sequential: bool,
-        choice: Choice,
-        seed_after_download: bool | None,
-        super_seed: bool | None,
-    ) -> Row: ...
+    def add_magnet(self, link: str, terms: Terms) -> Row: ...
 
     def magnet(self, id: str) -> str: ...
 

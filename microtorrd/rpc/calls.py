@@ -15,6 +15,7 @@ from microtorrd.rpc import params as p
 from microtorrd.rpc import results as r
 from microtorrd.rpc.api import Caller, Row, Services
 from microtorrd.rpc.reading import listed, nearest
+from microtorrd.terms import Terms
 
 # ---------------------------------------------------------------------------------------------- torrent.*
 
@@ -22,14 +23,23 @@ from microtorrd.rpc.reading import listed, nearest
 def add(services: Services, params: p.Add, caller: Caller) -> Row:
     if params.save_to is not None and params.seed_path is not None:
         raise InvalidParams("save_to and seed_path exclude each other", parameter="seed_path")
-    if params.magnet:
-        return _add_magnet(services, params)
-    if not params.metainfo:
-        raise InvalidParams(
-            "torrent.add needs the parameter 'metainfo', or 'magnet' in its place", parameter="metainfo"
-        )
-    return services.session.add(
-        params.metainfo,
+    if not params.magnet:
+        if not params.metainfo:
+            raise InvalidParams(
+                "torrent.add needs the parameter 'metainfo', or 'magnet' in its place", parameter="metainfo"
+            )
+        return services.session.add(params.metainfo, _terms(params))
+    for name, value in (("metainfo", params.metainfo), ("seed_path", params.seed_path)):
+        if value:
+            raise InvalidParams(f"magnet and {name} exclude each other", parameter=name)
+    return services.session.add_magnet(params.magnet, _terms(params))
+
+
+def _terms(params: p.Add) -> Terms:
+    if params.seed_path is not None and (params.files or params.priorities):
+        raise InvalidParams("seed_path and files exclude each other: all of it is there", parameter="files")
+    priorities = tuple((priority, tuple(files)) for priority, files in params.priorities.items())
+    return Terms(
         save_to=params.save_to,
         seed_path=params.seed_path,
         paused=params.paused,
@@ -39,34 +49,7 @@ def add(services: Services, params: p.Add, caller: Caller) -> Row:
         up=params.up,
         label=params.label,
         sequential=params.sequential,
-        choice=_choice(params),
-        seed_after_download=params.seed_after_download,
-        super_seed=params.super_seed,
-    )
-
-
-def _choice(params: p.Add) -> Choice:
-    if params.seed_path is not None and (params.files or params.priorities):
-        raise InvalidParams("seed_path and files exclude each other: all of it is there", parameter="files")
-    priorities = tuple((priority, tuple(files)) for priority, files in params.priorities.items())
-    return Choice(tuple(params.files), priorities)
-
-
-def _add_magnet(services: Services, params: p.Add) -> Row:
-    for name, value in (("metainfo", params.metainfo), ("seed_path", params.seed_path)):
-        if value:
-            raise InvalidParams(f"magnet and {name} exclude each other", parameter=name)
-    return services.session.add_magnet(
-        params.magnet,
-        save_to=params.save_to,
-        paused=params.paused,
-        wait_seeders=params.wait_seeders,
-        wait_leechers=params.wait_leechers,
-        down=params.down,
-        up=params.up,
-        label=params.label,
-        sequential=params.sequential,
-        choice=_choice(params),
+        choice=Choice(tuple(params.files), priorities),
         seed_after_download=params.seed_after_download,
         super_seed=params.super_seed,
     )

@@ -175,9 +175,7 @@ class File(TypedDict):
     done_bytes: int
     progress: Share
     priority: Literal["off", "low", "normal", "high"]
-    attributes: Annotated[
-        str, Meta(description="x: executable, h: hidden, l: a symbolic link, which is not made; empty: none")
-    ]
+    attributes: Annotated[str, Meta(description="x: executable, h: hidden, l: a symbolic link; empty: none")]
 
 
 class Files(TypedDict):

@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from microtorrd.terms import Terms
 from mtorrctl.cli import COMMANDS
 from tests.cli.program import Ran, Shell
 from tests.rpc.fake import mtorrent
@@ -132,7 +133,7 @@ NOT_FOUND: list[list[str]] = [
 def littered(house: House, shell: Shell) -> Shell:
     """A directory with the things that people name by mistake."""
     for name in ("ubuntu.iso", "debian.iso"):
-        house.session.add(mtorrent(name), save_to=None, seed_path=None, paused=False, label="", down=0, up=0)
+        house.session.add(mtorrent(name), Terms())
     for name, raw in {
         "content": b"some content\n" * 100,
         "content.mtorrent": mtorrent("content"),

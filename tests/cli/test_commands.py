@@ -21,6 +21,7 @@ import pytest
 from microtorrd.errors import ConfigError
 from microtorrd.proto.selection import Choice
 from microtorrd.rpc import results
+from microtorrd.terms import Terms
 from mtorrctl.cli import COMMANDS
 from tests.cli.program import PROGRAM, Shell
 from tests.rpc.fake import mtorrent
@@ -34,12 +35,7 @@ def stocked(house: House, shell: Shell) -> Shell:
     for name in ("ubuntu.iso", "debian.iso"):
         house.session.add(
             mtorrent(name, length=1_000_000),
-            save_to=None,
-            seed_path=None,
-            paused=False,
-            label="",
-            down=0,
-            up=0,
+            Terms(),
         )
     return shell
 
@@ -289,20 +285,18 @@ def test_add_sends_the_file_and_the_options(shell: Shell, house: House) -> None:
     )
     assert (ran.code, ran.out) == (0, f"stopped ubuntu.iso in {shell.directory}/down\n")
     assert house.session.added == [
-        {
-            "save_to": f"{shell.directory}/down",
-            "seed_path": None,
-            "paused": True,
-            "wait_seeders": 2,
-            "wait_leechers": 1,
-            "down": 1_000_000,
-            "up": 0,
-            "label": "os",
-            "sequential": True,
-            "choice": Choice(("*.iso", "0"), (("high", ("0", "1")),)),
-            "seed_after_download": False,
-            "super_seed": True,
-        }
+        Terms(
+            save_to=f"{shell.directory}/down",
+            paused=True,
+            wait_seeders=2,
+            wait_leechers=1,
+            down=1_000_000,
+            label="os",
+            sequential=True,
+            choice=Choice(("*.iso", "0"), (("high", ("0", "1")),)),
+            seed_after_download=False,
+            super_seed=True,
+        )
     ]
 
 
@@ -312,7 +306,7 @@ def test_add_takes_standard_input_and_data_that_is_there(shell: Shell, house: Ho
     (row,) = ran.json_lines
     msgspec.convert(row, results.Torrent)
     assert row["state"] == "seeding"
-    assert house.session.added[0]["seed_path"] == f"{shell.directory}/data"
+    assert house.session.added[0].seed_path == f"{shell.directory}/data"
 
 
 def test_add_refuses_what_it_cannot_add(shell: Shell, house: House) -> None:
@@ -430,7 +424,7 @@ def test_events_are_lines(shell: Shell, house: House) -> None:
         "events", "--json", "--count", "2", "--kind", "completed", "--kind", "torrent_added"
     )
     until(lambda: house.server.subscriber_count == 2)
-    house.session.add(mtorrent("alpha"), save_to=None, seed_path=None, paused=False, label="", down=0, up=0)
+    house.session.add(mtorrent("alpha"), Terms())
     house.session.grow("alpha", 40)
     out, _ = people.communicate(timeout=10)
     assert people.returncode == 0
@@ -549,8 +543,7 @@ def test_completion_scripts(lone_shell: Shell, name: str) -> None:
 def test_bash_gets_names_with_spaces_as_one_word(
     stocked: Shell, house: House, typed: str, inserted: str
 ) -> None:
-    settings = {"save_to": None, "seed_path": None, "paused": False, "label": "", "down": 0, "up": 0}
-    house.session.add(mtorrent("data set $1"), **settings)
+    house.session.add(mtorrent("data set $1"), Terms())
     script = stocked.run("completion", "bash").out
     ask = """
         COMP_WORDS=(mtorrctl pause "$1") COMP_CWORD=2

@@ -205,8 +205,8 @@ def test_one_command_shares_a_directory(shell: Shell, house: House, content: Pat
     )
     assert ran.code == 0
     assert ran.out == f"{shell.directory}/data set.mtorrent\n"
-    (options,) = house.session.added
-    assert (options["seed_path"], options["up"], options["label"]) == (str(content), 1_000_000, "mine")
+    (terms,) = house.session.added
+    assert (terms.seed_path, terms.up, terms.label) == (str(content), 1_000_000, "mine")
     (row,) = house.session.rows.values()
     assert (row["name"], row["state"], row["size_bytes"]) == ("data set", "seeding", 270_002)
 
@@ -252,7 +252,7 @@ def test_without_a_daemon_nothing_is_hashed_first(lone_shell: Shell, content: Pa
 
 def test_super_seeding_is_a_choice(shell: Shell, house: House, content: Path) -> None:
     assert shell.run("seed", content, "--super").code == 0
-    assert house.session.added[-1]["super_seed"] is True
+    assert house.session.added[-1].super_seed is True
     assert shell.run("seed", content, "--no-super").code == 0  # it is there already
     (row,) = house.session.rows.values()
     assert shell.run("seed", row["info_hash"], "--super").code == 0

@@ -17,6 +17,7 @@ import gevent
 import gevent.os
 import pytest
 
+from microtorrd.terms import Terms
 from tests.cli.program import PROGRAM, Shell
 from tests.rpc.fake import mtorrent
 from tests.rpc.house import House
@@ -90,12 +91,7 @@ def terminal(shell: Shell, *arguments: str, **environ: str) -> Iterator[Terminal
 def stocked(house: House, shell: Shell) -> Shell:
     house.session.add(
         mtorrent("ubuntu.iso", length=1000),
-        save_to=None,
-        seed_path=None,
-        paused=False,
-        label="",
-        down=0,
-        up=0,
+        Terms(),
     )
     (shell.directory / "fresh.mtorrent").write_bytes(mtorrent("fresh", length=1000))
     return shell

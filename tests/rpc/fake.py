@@ -18,6 +18,7 @@ from microtorrd.proto.magnet import Magnet, format_magnet, parse_magnet
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 from microtorrd.proto.selection import Priority, find_files
 from microtorrd.rpc.api import DaemonApi, Row, Services, SessionApi
+from microtorrd.terms import Terms
 
 #: The class below has a method called `list`.
 Rows = list[Row]
@@ -46,7 +47,7 @@ class FakeSession:
         self.board = NoteBoard()
         self.rows: dict[str, Row] = {}
         self.parsed: dict[str, Metainfo] = {}
-        self.added: list[dict[str, Any]] = []
+        self.added: list[Terms] = []
         self.super_seeding: list[tuple[str, bool | None]] = []  # what `seed` was told
         self.calls: list[tuple[Any, ...]] = []
         self.torrent_limits: dict[str, dict[str, int]] = {}
@@ -57,17 +58,17 @@ class FakeSession:
 
     # ------------------------------------------------------------------------------ what SessionApi asks for
 
-    def add(self, metainfo: bytes, **options: Any) -> Row:
+    def add(self, metainfo: bytes, terms: Terms) -> Row:
         if self.crash is not None:
             raise self.crash
         what = parse(metainfo)
         key = what.info_hash.hex()
         if key in self.rows:
             raise Duplicate(f"{what.name} is already here", info_hash=key, name=what.name)
-        if options["seed_path"] is not None:
+        if terms.seed_path is not None:
             state, done = "seeding", what.length
         else:
-            state, done = "stopped" if options["paused"] else "downloading", 0
+            state, done = "stopped" if terms.paused else "downloading", 0
         row: Row = {
             "name": what.name,
             "info_hash": key,
@@ -82,8 +83,8 @@ class FakeSession:
             "peers": 0,
             "seeders": 0,
             "eta_s": None,
-            "save_to": options["save_to"] or "/srv/torrents",
-            "label": options["label"],
+            "save_to": terms.save_to or "/srv/torrents",
+            "label": terms.label,
             "error": None,
             "added_at": "2026-01-02T03:04:05Z",
             "uploaded_bytes": 0,
@@ -92,19 +93,19 @@ class FakeSession:
             "piece_length": what.piece_length,
             "piece_count": what.piece_count,
             "completed_at": None,
-            "sequential": options.get("sequential", False),
+            "sequential": terms.sequential,
             "checked": None,
         }
         self.rows[key] = row
         self.parsed[key] = what
-        self.added.append(options)
-        self.torrent_limits[key] = {"down": options["down"], "up": options["up"]}
+        self.added.append(terms)
+        self.torrent_limits[key] = {"down": terms.down, "up": terms.up}
         self.note("torrent_added", row)
         return dict(row)
 
-    def add_magnet(self, link: str, **options: Any) -> Row:
+    def add_magnet(self, link: str, terms: Terms) -> Row:
         magnet = parse_magnet(link)
-        row = self.add(mtorrent(magnet.shown_name), seed_path=None, **options)
+        row = self.add(mtorrent(magnet.shown_name), terms)
         self.rows[row["info_hash"]]["state"] = "resolving"
         return {**row, "state": "resolving"}
 

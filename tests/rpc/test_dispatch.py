@@ -21,6 +21,7 @@ from microtorrd.rpc.api import Caller, Note, Subscription
 from microtorrd.rpc.dispatch import Dispatcher
 from microtorrd.rpc.methods import METHODS
 from microtorrd.rpc.subscribing import NOTE_KINDS, QUIET_KINDS
+from microtorrd.terms import Terms
 from tests.rpc.fake import FakeDaemon, FakeSession, mtorrent, services
 
 Logs = Callable[[], list[dict[str, Any]]]
@@ -200,7 +201,7 @@ def test_add_hands_everything_on(desk: Desk) -> None:
     chosen = {"files": ["*.iso"], "priorities": {"high": ["0", "1-2"], "off": ["x"]}}
     row = desk.ok("torrent.add", metainfo=mtorrent("new"), **options, **chosen)
     choice = Choice(("*.iso",), (("high", ("0", "1-2")), ("off", ("x",))))
-    assert desk.session.added[-1] == {**options, "choice": choice}
+    assert desk.session.added[-1] == Terms(**options, choice=choice)
     assert (row["name"], row["state"], row["save_to"]) == ("new", "stopped", "/srv/x")
 
 

@@ -17,6 +17,7 @@ from gevent.event import Event
 from microtorrd.greenlets import Crew
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.server import Bounds
+from microtorrd.terms import Terms
 from tests.conftest import HubWatch
 from tests.rpc.fake import mtorrent
 from tests.rpc.house import House, open_house
@@ -192,12 +193,7 @@ def test_a_client_that_does_not_read_its_answers_is_dropped(tmp_path: Path, log_
         for number in range(100):
             house.session.add(
                 mtorrent(f"torrent {number} {'x' * 150}"),
-                save_to=None,
-                seed_path=None,
-                paused=False,
-                label="",
-                down=0,
-                up=0,
+                Terms(),
             )
         until(lambda: house.server.client_count == 1)
         client.say(jsonrpc.encode_call("torrent.list", {}, 1) * 200)
@@ -251,7 +247,7 @@ def test_running_out_of_descriptors_is_survived(house: House, client: Client, lo
 
 def test_notes_are_streamed_after_the_answer_with_readable_times(house: House, client: Client) -> None:
     client.subscribe()
-    house.session.add(mtorrent(), save_to=None, seed_path=None, paused=False, label="", down=0, up=0)
+    house.session.add(mtorrent(), Terms())
     note = client.hear()
     assert (note["jsonrpc"], note["method"], "id" in note) == ("2.0", "event", False)
     assert note["params"]["kind"] == "torrent_added"

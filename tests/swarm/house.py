@@ -13,26 +13,12 @@ import gevent
 from bench.measure import make_torrent
 from microtorrd import config
 from microtorrd.greenlets import Crew
-from microtorrd.proto.selection import Choice
 from microtorrd.session import Session
+from microtorrd.terms import Terms
 from microtorrd.torrent import Torrent
 
 FILE_BYTES = 40_000  # two and a half blocks
 PATIENCE_S = 60.0
-
-ADDED: dict[str, Any] = {
-    "save_to": None,
-    "paused": False,
-    "wait_seeders": 0,
-    "wait_leechers": 0,
-    "down": 0,
-    "up": 0,
-    "label": "",
-    "sequential": False,
-    "choice": Choice(),
-    "seed_after_download": None,
-    "super_seed": None,
-}
 
 
 class House:
@@ -62,7 +48,7 @@ class House:
 
     def add(self, path: Path, trackers: list[str]) -> None:
         """Have this file seeded."""
-        self.session.add(make_torrent(path, 16384, trackers), seed_path=str(path), **ADDED)
+        self.session.add(make_torrent(path, 16384, trackers), Terms(seed_path=str(path)))
 
     def wait_until(self, done: Callable[[], bool]) -> list[dict[str, Any]]:
         """Go on until that is so; the notes that came meanwhile."""
