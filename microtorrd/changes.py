@@ -22,7 +22,7 @@ from typing import NamedTuple
 from gevent.lock import BoundedSemaphore
 
 from microtorrd import rows
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.resolver import Resolver
 from microtorrd.rest import Rest
 from microtorrd.roster import Member

@@ -23,7 +23,7 @@ from microtorrd.core.events import Fact
 from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.settings import TorrentSettings
 from microtorrd.core.states import Phase
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.host import CoreHost
@@ -86,18 +86,22 @@ class Life(Standing):
         """Make the core and tell it what to do."""
         record = self.content.record
         wishes: list[Fact] = []
-        if trusted.recheck_all and record.stopped:
-            wishes.append(events.RecheckWanted(range(self.content.geometry.piece_count)))
+        recheck_all = trusted.recheck_all or record.then_verify
+        if recheck_all and record.stopped:
+            everything = range(self.content.geometry.piece_count)
+            wishes.append(events.RecheckWanted(everything, at_once=record.then_verify))
         elif trusted.recheck:
             wishes.append(events.RecheckWanted(trusted.recheck))
         if not record.stopped:
-            wishes.append(events.Started(recheck=trusted.recheck_all))
+            wishes.append(events.Started(recheck=recheck_all))
             if failure is None and not (trusted.have.complete and trusted.have.count):
                 failure = self._prepare()
         if failure is not None:
             wishes.append(events.StorageFailed(failure))
         if self._gone or self.facilities.crew.stopped:
             return
+        if record.then_verify and not self._unopened:
+            self.content.update(then_verify=False)  # a stop came before it had begun
         self._announcer = None  # the trackers may not have been known until now
         wants_little = wishes in ([], [events.Started()]) and not trusted.sync_first
         if wants_little and trusted.have.complete and self._may_begin_at_rest():

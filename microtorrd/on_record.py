@@ -10,7 +10,7 @@ from functools import partial
 
 from gevent import get_hub
 
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.errors import CallerError, InvalidMetainfo, NotFound, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.proto import metainfo as metainfo_room

@@ -23,13 +23,12 @@ if TYPE_CHECKING:
 class Move:
     """A move under way, for who looks on."""
 
-    __slots__ = ("done_bytes", "save_to", "size_bytes", "then_verify")
+    __slots__ = ("done_bytes", "save_to", "size_bytes")
 
     def __init__(self, save_to: str) -> None:
         self.save_to = save_to
         self.done_bytes = 0
         self.size_bytes = 0  # that have to be copied; 0: none so far
-        self.then_verify = False  # a check was wished meanwhile
 
     def progressed(self, done_bytes: int, size_bytes: int) -> None:
         """So much is copied. Called in a disk thread."""
@@ -44,7 +43,9 @@ def relocate(content: Content, save_to: str, have: Bitfield, on_progress: Callab
     facilities, info_hash, old = content.facilities, content.record.info_hash, content.files
     content.wait_for_stores()
     work = content.begin()
-    if old.root_device is None and not facilities.pool.call(partial(os.path.isdir, old.root)):
+    if old.root_device is None and not facilities.pool.call(
+        partial(os.path.isdir, old.root), place=content.place
+    ):
         content.arrive(old.at(save_to), [None] * len(old.lengths))  # nothing was made there yet
         return
     facilities.ledger.settle(info_hash)
@@ -64,6 +65,7 @@ def relocate(content: Content, save_to: str, have: Bitfield, on_progress: Callab
                 cancelled=work.is_cancelled,
             ),
             lane="bulk",
+            place=content.place,
         )
     except MicrotorrError:
         content.change(moving_to=None)
@@ -73,15 +75,16 @@ def relocate(content: Content, save_to: str, have: Bitfield, on_progress: Callab
         raise NotAllowed(f"the move to {save_to} was stopped", path=save_to)
     content.arrive(moved.files, moved.stats)
     if moved.way != "rename":
-        facilities.pool.call(partial(jobs.delete, old), lane="bulk")
+        facilities.pool.call(partial(jobs.delete, old), lane="bulk", place=old.root_device)
 
 
 def recover(content: Content, save_to: str) -> None:
     """A crash ended a move: go on from where one whole copy is. Raises StorageError."""
     pool = content.facilities.pool
     tag = content.record.info_hash.hex()
-    there = pool.call(partial(move.recover, content.files, save_to, tag=tag), lane="bulk")
+    recovery = partial(move.recover, content.files, save_to, tag=tag)
+    there = pool.call(recovery, lane="bulk", place=content.place)
     if there is None:
         content.change(moving_to=None)
     else:
-        content.arrive(there, pool.call(there.stat, lane="bulk"))
+        content.arrive(there, pool.call(there.stat, lane="bulk", place=there.root_device))

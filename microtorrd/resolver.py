@@ -24,7 +24,7 @@ from microtorrd.core.resolving import Judge, Judged, Resolution
 from microtorrd.core.settings import TorrentSettings
 from microtorrd.core.snapshot import State
 from microtorrd.disk.files import FileSet
-from microtorrd.disk.state import MagnetRecord
+from microtorrd.disk.records import MagnetRecord
 from microtorrd.errors import NotAllowed, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew

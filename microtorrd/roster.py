@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.errors import Busy, Duplicate, NotAllowed, NotFound
 from microtorrd.proto.magnet import Magnet
 from microtorrd.resolver import Resolver

@@ -20,7 +20,7 @@ from microtorrd.times import rfc3339
 from microtorrd.webseeds import WebSeeds
 
 if TYPE_CHECKING:
-    from microtorrd.disk.state import MagnetRecord, TorrentRecord
+    from microtorrd.disk.records import MagnetRecord, TorrentRecord
     from microtorrd.net.announcer import TrackerStatus
     from microtorrd.relocation import Move
     from microtorrd.rest import Rest

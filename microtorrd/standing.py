@@ -17,7 +17,7 @@ from microtorrd.core.peerbook import Peerbook
 from microtorrd.core.snapshot import Snapshot, State
 from microtorrd.core.states import Phase
 from microtorrd.core.tiers import place_of
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.errors import StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.greenlets import Crew

@@ -76,11 +76,13 @@ class Torrent(Life):
         self.resume()
 
     def verify(self) -> None:
-        """Check all content again; where it is being moved after that, or the check would end the move."""
+        """Check all content again; where it is being moved after that, or the check would end the move. Then
+        it waits for the record."""
         if self.move is not None:
-            self.move.then_verify = True
-        else:
-            self._act(events.RecheckWanted(range(self.content.geometry.piece_count), at_once=True))
+            self._change(then_verify=True)
+            if self.move is not None or not self._takes_up_check():
+                return
+        self._act(events.RecheckWanted(range(self.content.geometry.piece_count), at_once=True))
 
     def reannounce(self) -> None:
         """Ask the trackers for peers now, as far as they allow."""
@@ -110,7 +112,10 @@ class Torrent(Life):
     def _choose_files(self, words: Sequence[str], priority: Priority) -> None:
         content, record = self.content, self.content.record
         if record.seed_only:
-            why = "is shared from where its data is (--seed): nothing is fetched, so nothing is to choose"
+            why = (
+                "is shared from where its data is (--seed): nothing is fetched, so nothing is to choose; "
+                "removed and added with --save-to it keeps what is there, and fetches what is chosen"
+            )
             raise NotAllowed(f"{record.name!r} {why}", info_hash=self.info_hash.hex())
         self.refuse_while_moving()
         if not content.entries:
@@ -177,7 +182,17 @@ class Torrent(Life):
             self.note("moved", save_to=save_to, before=before)
         finally:
             self.move = None
+        if self._gone or self.facilities.crew.stopped:
+            return
+        recheck = self._takes_up_check()
         if not self.content.record.stopped:
-            self._resume(recheck=move.then_verify)
-        elif move.then_verify:
+            self._resume(recheck)
+        elif recheck:
             self.verify()
+
+    def _takes_up_check(self) -> bool:
+        """Whether a check was wished while it was moved, which begins now."""
+        wished = self.content.record.then_verify
+        if wished:
+            self.content.update(then_verify=False)
+        return wished

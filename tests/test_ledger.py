@@ -10,7 +10,8 @@ import gevent
 import pytest
 
 from microtorrd.disk.pool import DiskPool
-from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.disk.records import TorrentRecord
+from microtorrd.disk.state import StateStore
 from microtorrd.errors import Stopping
 from microtorrd.greenlets import Crew
 from microtorrd.ledger import Ledger

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from microtorrd import gist, loading
 from microtorrd.content import AS_LEFT, AsLeft, Content, Trusted
 from microtorrd.disk.files import DescriptorCache
-from microtorrd.disk.state import Kept, TorrentRecord
+from microtorrd.disk.records import Kept, TorrentRecord
 from microtorrd.disk.trust import decide
 from microtorrd.errors import StorageError
 from microtorrd.proto import metainfo
@@ -108,6 +108,11 @@ def test_a_decision_by_the_rules_would_be_the_same(left: Left) -> None:
     )
     assert decision.have.complete
     assert (decision.recheck, decision.sync_first) == ((), False)
+
+
+def test_a_check_that_is_still_wished_is_something_to_do(left: Left) -> None:
+    left.change(then_verify=True)
+    assert left.found() is not AS_LEFT
 
 
 def test_without_a_gist_the_metainfo_is_read_and_packed_anew(left: Left) -> None:

@@ -84,6 +84,9 @@ MIGRATIONS = (
     """
     ALTER TABLE metainfo ADD COLUMN gist BLOB
     """,
+    """
+    ALTER TABLE torrents ADD COLUMN then_verify INTEGER NOT NULL DEFAULT 0
+    """,
 )
 
 _CAUSES = {

@@ -12,100 +12,28 @@ Rules
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
-from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from operator import attrgetter
-from sys import intern
-from typing import Any, NamedTuple
-
-from msgspec import Struct
+from typing import Any
 
 from microtorrd.disk import schema
+from microtorrd.disk.records import (
+    COLUMNS,
+    MAGNET_COLUMNS,
+    Durable,
+    FileStat,
+    Kept,
+    MagnetRecord,
+    TorrentRecord,
+    magnet_of,
+    pack_stats,
+    to_column,
+    torrent_of,
+)
 from microtorrd.errors import Duplicate, NotFound
-
-FileStat = tuple[int, int]  # size in bytes, mtime in ns
-
-Failure = tuple[str, str, str]  # cause, path, message of a StorageError
-
-
-class TorrentRecord(Struct, frozen=True, gc=False):
-    """One torrent on record. What the bitfields and figures mean at start is told in `trust.py`."""
-
-    info_hash: bytes
-    name: str
-    length: int
-    piece_length: int
-    save_to: str
-    added_at: float  # seconds since 1970, as all times here
-    id_hash: bytes | None = None
-    disk_name: str | None = None  # the first part of every path on disk, where it is not `name`
-    label: str = ""
-    stopped: bool = False
-    completed_at: float | None = None
-    wait_seeders: int = 0
-    wait_leechers: int = 0
-    sequential: bool = False
-    selection: bytes = b""  # a mark for each file (`proto/selection.py`); empty: all are `normal`
-    seed_after_download: bool = True
-    super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
-    seed_only: bool = False  # the operator brought the data along: never write to it
-    down_limit: int = 0  # bytes/s, 0 for none
-    up_limit: int = 0
-    down_total: int = 0  # payload bytes, ever
-    up_total: int = 0
-    confirmed: bool = False  # the whole content was once checked against `id_hash`
-    root_device: int | None = None  # of the filesystem that `save_to` was on
-    moving_to: str | None = None  # a move is under way (`move.py`)
-    failure: Failure | None = None
-    durable: bytes | None = None  # bitfield: synced to the disk
-    written: bytes | None = None  # bitfield: written, and perhaps not synced
-    boot_id: str = ""  # the boot of the machine in which it was last written to
-    file_stats: tuple[FileStat | None, ...] = ()
-    dirty: bool = False  # perhaps written to since `file_stats`
-    journal_at: float = 0.0
-    # These two in a new one only; not in what `load_summaries` returns: see `StateStore.metainfos`.
-    metainfo: bytes = b""  # as given
-    gist: bytes | None = None  # what a start needs of it (`gist.py`), where that was packed
-
-
-class MagnetRecord(Struct, frozen=True):
-    """A magnet link on record: a torrent whose metainfo is yet to be found, and what was chosen for it."""
-
-    swarm_id: bytes  # the info_hash, or where the link has none the id_hash
-    link: str
-    save_to: str
-    added_at: float
-    label: str = ""
-    stopped: bool = False
-    wait_seeders: int = 0
-    wait_leechers: int = 0
-    sequential: bool = False
-    selection: str = ""  # which files are wanted, as JSON text (`choosing.py`); empty: all
-    seed_after_download: bool = True
-    super_seed: bool = False  # show each peer a few pieces at a time (BEP 16)
-    down_limit: int = 0
-    up_limit: int = 0
-
-
-class Durable(NamedTuple):
-    """What is on the disk for certain: the bitfield, and the figures of the files that the sync returned."""
-
-    info_hash: bytes
-    bitfield: bytes
-    file_stats: Sequence[FileStat | None]
-    clean: bool = False  # and nothing was written since, or will be before `mark_dirty`
-
-
-class Kept(NamedTuple):
-    """The metainfo of one torrent as it is kept."""
-
-    raw: bytes  # as it was given
-    gist: bytes | None  # of it, where one was packed; damaged, perhaps
-
 
 #: Metainfo of which that of many torrents can be read at once.
 _SHORT_BYTES = 16 << 10
@@ -151,7 +79,7 @@ class StateStore:
     def _read(self, rows: Sequence[Sequence[Any]]) -> list[TorrentRecord]:
         """The records that these rows are. StorageError where one makes no sense."""
         try:
-            records = [_record(row) for row in rows]
+            records = [torrent_of(row) for row in rows]
             wrong = [record.name for record in records if record.length < 0 or record.piece_length < 1]
         except (ValueError, TypeError, AttributeError) as error:
             raise schema.damaged(self.path, f"what it says of a torrent makes no sense: {error}") from None
@@ -201,13 +129,13 @@ class StateStore:
 
     def update_fields(self, info_hash: bytes, **changes: Any) -> None:
         """Set fields of the record, all of them or none. NotFound where there is no such torrent."""
-        unknown = changes.keys() - set(_COLUMNS[1:])
+        unknown = changes.keys() - set(COLUMNS[1:])
         if unknown:
             raise TypeError(f"a torrent's record has no {', '.join(sorted(unknown))} to change")
         if not changes:
             return
         marks = ", ".join(f"{name} = ?" for name in changes)
-        values = [_to_column(name, value) for name, value in changes.items()]
+        values = [to_column(name, value) for name, value in changes.items()]
         with self._commit(full=True) as execute:
             if (
                 execute(f"UPDATE torrents SET {marks} WHERE info_hash = ?", (*values, info_hash)).rowcount
@@ -224,7 +152,7 @@ class StateStore:
     def update_all(self, info_hashes: Iterable[bytes], **changes: Any) -> None:
         """Set the same fields of many records in one commit. One that is not there is no error."""
         marks = ", ".join(f"{name} = ?" for name in changes)
-        values = [_to_column(name, value) for name, value in changes.items()]
+        values = [to_column(name, value) for name, value in changes.items()]
         with self._commit(full=True) as execute:
             for info_hash in info_hashes:
                 execute(f"UPDATE torrents SET {marks} WHERE info_hash = ?", (*values, info_hash))
@@ -233,25 +161,25 @@ class StateStore:
 
     def load_magnets(self) -> list[MagnetRecord]:
         """All magnet links, the first added first."""
-        names = ", ".join(_MAGNET_COLUMNS)
+        names = ", ".join(MAGNET_COLUMNS)
         with schema.errors_at(self.path):
             rows = self._connection.execute(f"SELECT {names} FROM magnets ORDER BY added_at, swarm_id")
-            return [MagnetRecord(*map(_from_column, _MAGNET_COLUMNS, row)) for row in rows]
+            return [magnet_of(row) for row in rows]
 
     def add_magnet(self, record: MagnetRecord) -> None:
         """A new magnet link. Duplicate where it is there."""
-        marks = ", ".join("?" * len(_MAGNET_COLUMNS))
-        values = [_to_column(name, getattr(record, name)) for name in _MAGNET_COLUMNS]
+        marks = ", ".join("?" * len(MAGNET_COLUMNS))
+        values = [to_column(name, getattr(record, name)) for name in MAGNET_COLUMNS]
         with self._commit(full=True) as execute:
             try:
-                execute(f"INSERT INTO magnets ({', '.join(_MAGNET_COLUMNS)}) VALUES ({marks})", values)
+                execute(f"INSERT INTO magnets ({', '.join(MAGNET_COLUMNS)}) VALUES ({marks})", values)
             except sqlite3.IntegrityError:
                 raise Duplicate("the link is already here", info_hash=record.swarm_id.hex()) from None
 
     def update_magnet(self, record: MagnetRecord) -> None:
         """Replace the record of a magnet link. One that is not there is no error: it was resolved."""
-        marks = ", ".join(f"{name} = ?" for name in _MAGNET_COLUMNS)
-        values = [_to_column(name, getattr(record, name)) for name in _MAGNET_COLUMNS]
+        marks = ", ".join(f"{name} = ?" for name in MAGNET_COLUMNS)
+        values = [to_column(name, getattr(record, name)) for name in MAGNET_COLUMNS]
         with self._commit(full=True) as execute:
             execute(f"UPDATE magnets SET {marks} WHERE swarm_id = ?", (*values, record.swarm_id))
 
@@ -314,7 +242,7 @@ class StateStore:
                     "UPDATE torrents SET durable = ?1, file_stats = ?2, journal_at = ?3, boot_id = ?4,"
                     " dirty = NOT ?5, written = CASE WHEN NOT ?5 AND boot_id = ?4 THEN written END"
                     " WHERE info_hash = ?6",
-                    (bitfield, _pack_stats(file_stats), now, self.boot_id, clean, info_hash),
+                    (bitfield, pack_stats(file_stats), now, self.boot_id, clean, info_hash),
                 )
 
     def retract(self, info_hash: bytes, bitfield: bytes) -> None:
@@ -337,7 +265,7 @@ class StateStore:
             for info_hash, file_stats in batch:
                 execute(
                     "UPDATE torrents SET dirty = 0, written = NULL, file_stats = ? WHERE info_hash = ?",
-                    (_pack_stats(file_stats), info_hash),
+                    (pack_stats(file_stats), info_hash),
                 )
 
     def record_totals(self, batch: Iterable[tuple[bytes, int, int]]) -> None:
@@ -376,97 +304,20 @@ class StateStore:
                 raise
 
 
-_COLUMNS = tuple(name for name in TorrentRecord.__struct_fields__ if name not in {"metainfo", "gist"})
-_MAGNET_COLUMNS = MagnetRecord.__struct_fields__
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM torrents"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM torrents"
 _KEPT = "SELECT raw, gist FROM metainfo WHERE info_hash = ?"
-
-#: Texts are kept as bytes, since paths and names need not be valid Unicode.
-_TEXTS = frozenset({"name", "save_to", "disk_name", "label", "moving_to", "link"})
-_ALIKE = frozenset({"save_to", "label", "boot_id"})
-_FLAGS = frozenset(
-    {"stopped", "sequential", "seed_after_download", "super_seed", "seed_only", "confirmed", "dirty"}
-)
 
 
 def _insert(execute: Callable[..., sqlite3.Cursor], record: TorrentRecord) -> None:
-    names = ", ".join(_COLUMNS)
-    marks = ", ".join("?" * len(_COLUMNS))
-    values = [_to_column(name, getattr(record, name)) for name in _COLUMNS]
+    names = ", ".join(COLUMNS)
+    marks = ", ".join("?" * len(COLUMNS))
+    values = [to_column(name, getattr(record, name)) for name in COLUMNS]
     try:
         execute(f"INSERT INTO torrents ({names}) VALUES ({marks})", values)
     except sqlite3.IntegrityError:
         raise Duplicate("the torrent is already here", info_hash=record.info_hash.hex()) from None
     kept = (record.info_hash, record.metainfo, record.gist)
     execute("INSERT INTO metainfo (info_hash, raw, gist) VALUES (?, ?, ?)", kept)
-
-
-def _to_column(name: str, value: Any) -> Any:
-    if value is None:
-        return None
-    if name in _TEXTS:
-        return value.encode("utf-8", "surrogatepass")
-    if name == "file_stats":
-        return _pack_stats(value)
-    if name == "failure":
-        return json.dumps(value)
-    return value
-
-
-def _from_column(name: str, value: Any) -> Any:
-    """Of a magnet link; those of torrents, which may be thousands, go the quicker way below."""
-    if name in _TEXTS:
-        return _text(value)
-    return bool(value) if name in _FLAGS else value
-
-
-def _text(raw: bytes) -> str:
-    return raw.decode("utf-8", "surrogatepass")
-
-
-def _alike(raw: bytes | str) -> str:
-    """The same for what thousands of torrents have in common: kept once."""
-    return intern(raw if isinstance(raw, str) else _text(raw))
-
-
-def _failure(raw: str) -> Failure:
-    cause, path, message = json.loads(raw)
-    return cause, path, message
-
-
-def _record(row: Sequence[Any]) -> TorrentRecord:
-    values = list(row)
-    for index, convert in _FROM_COLUMN:
-        value = values[index]
-        if value is not None:
-            values[index] = convert(value)
-    return TorrentRecord(*values)
-
-
-def _pack_stats(stats: Iterable[FileStat | None]) -> bytes:
-    return array("q", (figure for stat in stats for figure in (stat or (-1, 0)))).tobytes()
-
-
-def _unpack_stats(raw: bytes) -> tuple[FileStat | None, ...]:
-    figures = array("q")
-    figures.frombytes(raw)
-    pairs = zip(figures[::2], figures[1::2], strict=True)
-    return tuple(None if size < 0 else (size, mtime_ns) for size, mtime_ns in pairs)
-
-
-#: Where a column is not what the record holds. By index, because thousands of rows are read at start.
-_FROM_COLUMN: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
-    (index, convert)
-    for index, name in enumerate(_COLUMNS)
-    for names, convert in (
-        (_TEXTS - _ALIKE, _text),
-        (_ALIKE, _alike),
-        (_FLAGS, bool),
-        ({"file_stats"}, _unpack_stats),
-        ({"failure"}, _failure),
-    )
-    if name in names
-)
 
 
 def _common(claimed: bytes | None, bitfield: bytes) -> bytes | None:

@@ -10,7 +10,8 @@ import sys
 
 from microtorrd.disk import jobs, move, trust
 from microtorrd.disk.files import FileSet
-from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.disk.records import TorrentRecord
+from microtorrd.disk.state import StateStore
 from microtorrd.errors import NotFound
 from microtorrd.proto.bitfield import Bitfield
 from tests.disk.sample import Sample

@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from microtorrd.disk import schema, state
-from microtorrd.disk.state import MagnetRecord, StateStore, TorrentRecord
+from microtorrd.disk.records import MagnetRecord, TorrentRecord
+from microtorrd.disk.state import StateStore
 from microtorrd.errors import Duplicate
 
 A, B = b"a" * 20, b"b" * 20
@@ -96,7 +97,7 @@ def test_an_older_database_is_brought_up_to_date(
             known = {row[1] for row in raw.execute("PRAGMA table_info(torrents)")}
             raw.execute("ALTER TABLE metainfo ADD COLUMN gist BLOB")  # which it had not, and has not below
         raw.close()
-        earlier.setattr(state, "_COLUMNS", tuple(name for name in state._COLUMNS if name in known))
+        earlier.setattr(state, "COLUMNS", tuple(name for name in state.COLUMNS if name in known))
         old.add(FOUND)
         old.close()
     with sqlite3.connect(path) as raw:

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from microtorrd.disk import schema
-from microtorrd.disk.state import Durable, StateStore, TorrentRecord, current_boot_id
+from microtorrd.disk.records import Durable, TorrentRecord
+from microtorrd.disk.state import StateStore, current_boot_id
 from microtorrd.errors import Duplicate, NotFound, StorageError
 
 A, B = b"a" * 20, b"b" * 20
@@ -59,6 +60,7 @@ FULL = record(
     confirmed=True,
     root_device=2049,
     moving_to="/elsewhere",
+    then_verify=True,
     failure=("no_space", "/data/\udcff/x", "the disk is full"),
     durable=b"\xf0\x00",
     written=b"\xff\x00",
@@ -451,7 +453,8 @@ def bytes_read() -> int:
 
 WRITER = """
 import sys
-from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.disk.records import TorrentRecord
+from microtorrd.disk.state import StateStore
 store = StateStore(sys.argv[1])
 number = 0
 while True:

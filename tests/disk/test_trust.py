@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from microtorrd.disk.state import StateStore, TorrentRecord
+from microtorrd.disk.records import TorrentRecord
+from microtorrd.disk.state import StateStore
 from microtorrd.disk.trust import JOURNAL_LAG_S, SYNC_LAG_S, FileStat, Trust, decide
 from microtorrd.proto.bitfield import Bitfield
 from microtorrd.proto.geometry import Geometry

@@ -28,9 +28,10 @@ from microtorrd import host, ledger, on_record
 from microtorrd.disk.state import StateStore
 from microtorrd.loading import Loading
 from microtorrd.proto.metainfo import FileEntry, build
+from microtorrd.terms import Terms
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
-from tests.swarm.house import ADDED, FILE_BYTES, House, make_file, make_house
+from tests.swarm.house import FILE_BYTES, House, make_file, make_house
 
 MANY = 300
 
@@ -139,6 +140,7 @@ def test_torrents_of_an_older_version_are_read_once_and_packed(
 ) -> None:
     database = home / "state" / "state.sqlite"
     with closing(sqlite3.connect(database)) as older:
+        older.execute("ALTER TABLE torrents DROP COLUMN then_verify")
         older.execute("ALTER TABLE metainfo DROP COLUMN gist")
         older.execute("PRAGMA user_version = 4")
     for is_first in (True, False):
@@ -173,7 +175,7 @@ def test_a_damaged_page_of_the_database_concerns_its_torrent_only(tmp_path: Path
         trackers=[],
         comment="at length " * 3000,
     )
-    house.session.add(longer, seed_path=str(path), **ADDED)
+    house.session.add(longer, Terms(seed_path=str(path)))
     house.wait_until(house.all_seed)
     house.stop()
     database = tmp_path / "state" / "state.sqlite"

@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from gevent import monkey
 
 from bench.measure import make_torrent
 from microtorrd import relocation
-from microtorrd.disk import move
 from microtorrd.errors import NotAllowed
-from tests.swarm.house import ADDED, FILE_BYTES, House, make_file, make_house
-
-
-class Gate:
-    """Holds up a move in its disk thread until it is opened, and lets it fail where that is wished."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.is_reached = False
-        self.error: Exception | None = None
-        self._lock = monkey.get_original("_thread", "allocate_lock")()  # for threads without a hub
-        self._lock.acquire()
-        self._relocate = move.relocate
-        monkeypatch.setattr(relocation.move, "relocate", self._wait)
-
-    def _wait(self, *args: Any, **options: Any) -> object:
-        options["on_progress"](1000, FILE_BYTES)
-        self.is_reached = True
-        with self._lock:
-            pass
-        if self.error is not None:
-            raise self.error
-        return self._relocate(*args, **options)
-
-    def open(self) -> None:
-        if self._lock.locked():
-            self._lock.release()
+from microtorrd.terms import Terms
+from tests.swarm.house import FILE_BYTES, PATIENCE_S, House, make_file, make_house
+from tests.swarm.moving import Gate
 
 
 @pytest.fixture
@@ -53,7 +30,8 @@ def house(tmp_path: Path) -> Iterator[House]:
 
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
-    gate = Gate(monkeypatch)
+    gate = Gate()
+    monkeypatch.setattr(relocation.move, "relocate", gate.relocate)
     yield gate
     gate.open()
 
@@ -90,6 +68,37 @@ def test_a_check_waits_for_the_end_of_the_move(
     assert session.show(id)["move"] is None and session.show(id)["pieces_done"] == 3
 
 
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("end", ["kill", "stop"])
+def test_a_check_that_waits_for_a_move_is_not_forgotten_by_an_end_in_the_middle_of_it(
+    end: str, paused: bool, tmp_path: Path
+) -> None:
+    """The daemon is killed, or stops; after that the check is made, once."""
+    command = [sys.executable, "-m", "tests.swarm.moving", str(tmp_path), end, str(int(paused))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "it is moved, and a check is wished\n"
+        if end == "kill":
+            process.kill()
+        process.stdin.close()
+        assert process.wait() == (-9 if end == "kill" else 0)
+    after = "stopped" if paused else "seeding"
+    house = House(tmp_path)
+    heard: list[dict[str, Any]] = []
+    while states(heard)[-2:] != ["checking", after]:
+        note = house.notes.get(PATIENCE_S)
+        assert note is not None, heard
+        heard.append(note)
+    assert house.session.list()[0]["progress"] == 1.0
+    house.stop()
+    house = House(tmp_path)
+    heard = house.wait_until(
+        lambda: house.torrents()[0].is_loaded and house.session.list()[0]["state"] == after
+    )
+    assert "checking" not in states(heard)
+    house.stop()
+
+
 def test_a_move_is_not_checked_where_nobody_wishes_it(house: House, gate: Gate, tmp_path: Path) -> None:
     session, (torrent,) = house.session, house.torrents()
     gate.open()
@@ -104,7 +113,7 @@ def twins(house: House, tmp_path: Path) -> tuple[str, str]:
     there = tmp_path / "there"
     there.mkdir()
     raw = make_torrent(there_is(there / "file-0001", b"2"), 16384, [])
-    house.session.add(raw, seed_path=None, **ADDED | {"save_to": str(there / "in"), "paused": True})
+    house.session.add(raw, Terms(save_to=str(there / "in"), paused=True))
     house.wait_until(lambda: all(torrent.is_loaded for torrent in house.torrents()))
     first, second = sorted(house.torrents(), key=lambda torrent: torrent.record.stopped)
     return first.info_hash.hex(), second.info_hash.hex()
@@ -134,7 +143,7 @@ def test_nor_added_where_another_one_is_on_its_way_to(
     house.wait_until(lambda: gate.is_reached)
     raw = make_torrent(there_is(tmp_path / "file-0001", b"3"), 16384, [])
     with pytest.raises(NotAllowed, match="away/file-0001 belongs to the torrent 'file-0001'"):
-        house.session.add(raw, seed_path=None, **ADDED | {"save_to": str(tmp_path / "away")})
+        house.session.add(raw, Terms(save_to=str(tmp_path / "away")))
     gate.open()
     house.wait_until(lambda: not any(torrent.moving for torrent in house.torrents()))
 
@@ -142,9 +151,8 @@ def test_nor_added_where_another_one_is_on_its_way_to(
 def test_of_all_those_are_moved_that_are_elsewhere(house: House, tmp_path: Path) -> None:
     away = tmp_path / "away"
     away.mkdir()
-    house.session.add(
-        make_torrent(there_is(away / "other", b"2"), 16384, []), seed_path=str(away / "other"), **ADDED
-    )
+    raw = make_torrent(there_is(away / "other", b"2"), 16384, [])
+    house.session.add(raw, Terms(seed_path=str(away / "other")))
     house.wait_until(house.all_seed)
     moved = house.session.move("all", str(away))["torrents"]
     assert [row["name"] for row in moved] == ["file-0001"]
@@ -157,7 +165,7 @@ def test_of_all_those_are_moved_that_are_elsewhere(house: House, tmp_path: Path)
 
 def test_a_check_of_all_passes_over_links_without_metainfo(house: House) -> None:
     link = f"magnet:?xt=urn:btih:{'ab' * 20}"
-    house.session.add_magnet(link, **ADDED)
+    house.session.add_magnet(link, Terms())
     assert [row["name"] for row in house.session.verify("all")["torrents"]] == ["file-0001"]
     with pytest.raises(NotAllowed, match="has no metainfo yet"):
         house.session.verify("ab" * 20)

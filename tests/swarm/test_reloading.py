@@ -12,7 +12,8 @@ from msgspec.structs import replace
 
 from bench.measure import make_torrent
 from microtorrd.core.events import AddressesFound
-from tests.swarm.house import ADDED, House, make_house
+from microtorrd.terms import Terms
+from tests.swarm.house import House, make_house
 
 SLOW_PER_S = 20_000
 SIZE = 400_000  # twenty seconds of that
@@ -49,9 +50,9 @@ def test_limits_of_peers(way: str, seeder: House, leecher: House, tmp_path: Path
     content = tmp_path / "content"
     content.write_bytes(bytes(range(250)) * (SIZE // 250))
     raw = make_torrent(content, 16384, [])
-    seeder.session.add(raw, seed_path=str(content), **ADDED)
+    seeder.session.add(raw, Terms(seed_path=str(content)))
     seeder.wait_until(seeder.all_seed)
-    leecher.session.add(raw, seed_path=None, **ADDED)
+    leecher.session.add(raw, Terms())
     began = time.monotonic()
     (torrent,) = leecher.torrents()
     torrent.post((AddressesFound([("127.0.0.1", seeder.session.facilities.listen_port)], "operator"),))
