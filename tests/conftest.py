@@ -15,6 +15,7 @@ import gc
 import io
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -40,6 +41,18 @@ SETTLE_S = 2.0
 HERE = Path(__file__).parent
 #: Rooms that cannot start a greenlet: their many small tests are not searched for any.
 PURE = ("proto", "core")
+
+
+def undo_ignored_signals() -> None:
+    """Programs that tests start are to be interrupted, also where a shell started us with signals ignored
+    (`nohup make test &`): what we hear with a handler, they hear by default, and what is ignored they ignore.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)  # we ourselves go on as we were told
+
+
+undo_ignored_signals()
 
 _real_sleep = monkey.get_original("time", "sleep")
 _start_thread = monkey.get_original("_thread", "start_new_thread")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import undo_ignored_signals
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,3 +86,14 @@ def test_what_a_test_leaves_behind_fails_it_and_no_other(tmp_path: Path, options
     assert f"1 failed, {len(LEAVERS) + 1} passed, {len(LEAVERS)} errors" in result.stdout
     assert all(kind in result.stdout for kind in LEAVERS)
     assert "LoopExit" in result.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_programs_are_interrupted_also_where_the_signal_was_ignored_before(number: signal.Signals) -> None:
+    before = signal.signal(number, signal.SIG_IGN)
+    try:
+        undo_ignored_signals()
+        ended = subprocess.run(["sh", "-c", f"kill -{number.value} $$; exit 0"], check=False)
+    finally:
+        signal.signal(number, before)
+    assert ended.returncode == -number.value
