@@ -26,7 +26,7 @@ from microtorrd.core.slots import PieceBuffer
 from microtorrd.disk import jobs, trust
 from microtorrd.disk.glance import Glance
 from microtorrd.disk.reach import hidden_name
-from microtorrd.disk.state import Kept, TorrentRecord
+from microtorrd.disk.records import Kept, TorrentRecord
 from microtorrd.errors import ProtocolError, StorageError
 from microtorrd.facilities import Facilities
 from microtorrd.gist import Words
@@ -150,7 +150,7 @@ class Content(Whereabouts):
         self.adopt(metainfo or on_record.read(self.record, facilities))
         if self.record.moving_to is not None:
             relocation.recover(self, self.record.moving_to)
-        return self.opened(facilities.pool.call(self.examine, lane="bulk"))
+        return self.opened(facilities.pool.call(self.examine, lane="bulk", place=self.place))
 
     def recall(self, kept: Kept) -> bool:
         """Take from the gist what the metainfo says, but for the hashes; False where that has to be read."""
@@ -182,7 +182,7 @@ class Content(Whereabouts):
         """In a disk thread, with what `recall` knows: whether nothing is to be decided or done, because all
         is there and nobody touched it since. `trust.decide` would come to the same."""
         record = self.record
-        if record.dirty or record.selection or record.moving_to is not None:
+        if record.dirty or record.selection or record.then_verify or record.moving_to is not None:
             return False
         if record.root_device != glance.device or not _is_full(record.durable, self.piece_count):
             return False
@@ -264,7 +264,7 @@ class Content(Whereabouts):
         """Make files and directories before the first write. Waits. Raises StorageError."""
         if self._ready_to_write or self.record.seed_only:
             return
-        self._doubtful += self.facilities.pool.call(self._make)
+        self._doubtful += self.facilities.pool.call(self._make, place=self.place)
         self._note_marks()
         self._ready_to_write = True
         if self.files.root_device != self.record.root_device:
@@ -284,7 +284,7 @@ class Content(Whereabouts):
     def rearrange(self) -> None:
         """Other files are wanted: see to their places, without making any. Waits. Raises StorageError."""
         if self.files.root_device is not None and not self.record.seed_only:
-            self._doubtful += self.facilities.pool.call(self._arrange)
+            self._doubtful += self.facilities.pool.call(self._arrange, place=self.place)
             self._note_marks()
 
     def take_doubtful(self) -> list[int]:
@@ -296,7 +296,8 @@ class Content(Whereabouts):
         """See whether the cause of a failure is gone, for content of which so much is still to be written.
         Waits. Raises StorageError where it is not."""
         self._ready_to_write = False
-        self.facilities.pool.call(partial(self._look, self.failure, min(missing_bytes, ROOM_BYTES)))
+        look = partial(self._look, self.failure, min(missing_bytes, ROOM_BYTES))
+        self.facilities.pool.call(look, place=self.place)
         self.prepare()
 
     def _look(self, failure: StorageError | None, room_bytes: int) -> None:
@@ -355,7 +356,9 @@ class Content(Whereabouts):
         facilities.ledger.will_write(self.record.info_hash)
         offset = self.geometry.piece_offset(piece)
         facilities.pool.submit(
-            partial(jobs.store, self.files, offset, buffer.view, expected, want_digests), done
+            partial(jobs.store, self.files, offset, buffer.view, expected, want_digests),
+            done,
+            place=self.place,
         )
 
     def begin(self) -> Work:
@@ -399,7 +402,7 @@ class Content(Whereabouts):
         self.require_entries()
         # Who makes files now, or brings them aside, is waited for; nobody does so after that.
         self._is_deleted = True
-        self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk")
+        self.facilities.pool.call(partial(jobs.delete, self.files), lane="bulk", place=self.place)
 
     def wait_for_stores(self) -> None:
         """Until no piece is on its way to the disk. Waits."""

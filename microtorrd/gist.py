@@ -22,7 +22,7 @@ from microtorrd import __version__
 from microtorrd.proto.metainfo import FileEntry, Metainfo
 
 #: To be changed when anything behind it changes, or what parsing makes of metainfo, between two releases.
-VERSION = b"\x02"
+VERSION = b"\x03"
 
 #: What is longer is no use: to read it costs as much as to parse what it was made from.
 MAX_BYTES = 64 << 10

@@ -39,6 +39,7 @@ from microtorrd.proto.selection import Priority
 from microtorrd.resolver import Resolver
 from microtorrd.roster import Member, Roster
 from microtorrd.rows import Row
+from microtorrd.terms import Terms
 from microtorrd.times import rfc3339
 from microtorrd.torrent import Torrent
 
@@ -137,15 +138,15 @@ class Session:
 
     # ---------------------------------------------------------------------------------------- adding
 
-    def add(self, metainfo: bytes, **choices: Any) -> Row:
+    def add(self, metainfo: bytes, terms: Terms) -> Row:
         """Put a torrent on record and start it; see `Intake.add`."""
         self._refuse_while_stopping()
-        return self._intake.add(metainfo, **choices)
+        return self._intake.add(metainfo, terms)
 
-    def add_magnet(self, link: str, **choices: Any) -> Row:
+    def add_magnet(self, link: str, terms: Terms) -> Row:
         """Put a magnet link on record and look for its metainfo; see `Intake.add_magnet`."""
         self._refuse_while_stopping()
-        return self._intake.add_magnet(link, **choices)
+        return self._intake.add_magnet(link, terms)
 
     def magnet(self, id: str) -> str:
         """The magnet link of one torrent: with its trackers and web seeds, and both of its ids."""
@@ -429,6 +430,7 @@ class Session:
         while True:
             gevent.sleep(1.0)
             self._ticks += 1
+            self.facilities.pool.look()
             for torrent in tuple(self.facilities.active):
                 torrent.tick()
                 if notes.has_readers:

@@ -16,10 +16,12 @@ from typing import Any
 from msgspec.structs import replace
 
 from microtorrd.disk.files import FileSet, FileStat
-from microtorrd.disk.state import TorrentRecord
+from microtorrd.disk.reach import Link
+from microtorrd.disk.records import TorrentRecord
 from microtorrd.facilities import Facilities
 from microtorrd.gist import Words
 from microtorrd.proto.geometry import Geometry
+from microtorrd.proto.links import text_of
 from microtorrd.proto.metainfo import FileEntry
 from microtorrd.proto.metainfo_model import padding
 from microtorrd.proto.selection import KEPT, NORMAL, OFF, piece_priorities
@@ -88,6 +90,12 @@ class Whereabouts:
         """Where the content lies: the single file, or the directory of several."""
         return os.path.join(self.record.save_to, self.disk_name)
 
+    @property
+    def place(self) -> int | str:
+        """What tells its disk from others, for the disk threads."""
+        device = self.record.root_device
+        return self.record.save_to if device is None else device
+
     def _make_files(self) -> FileSet:
         record = self.record
         return FileSet(
@@ -98,6 +106,11 @@ class Whereabouts:
             root_device=record.root_device,
             floor=self.facilities.floor,
             virtual={number for number, entry in enumerate(self.entries) if not entry.is_on_disk},
+            links={
+                number: Link(text_of(entry.path[1:], entry.link), entry.link)
+                for number, entry in enumerate(self.entries)
+                if entry.link
+            },
             executable={number for number, entry in enumerate(self.entries) if "x" in entry.attributes},
             aside={
                 number

@@ -36,6 +36,7 @@ class Recipe:
     comment: str = ""
     creation_date: int | None = None  # None: none is written
     align: bool = False  # let each file begin with a piece (BEP 47)
+    links: bool = False  # keep symbolic links that end in the content (BEP 47)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,7 @@ def create(content: str, output: str | None, recipe: Recipe, *, keep_same: bool 
     With `keep_same` a file that is there already and has the same info_hash is left as it is, with its own
     trackers and date.
     """
-    listing = scan(content)
+    listing = scan(content, links=recipe.links)
     target = os.path.abspath(output or os.path.abspath(content) + SUFFIX)
     _check_output(target, os.path.abspath(content), listing)
     piece_length = recipe.piece_length or metainfo.choose_piece_length(listing.length)
@@ -146,7 +147,7 @@ def _check_output(target: str, content: str, listing: Listing) -> None:
     if os.path.exists(target):
         if os.path.isdir(target):
             raise WrongUsage(f"{clean(target)} is a directory", "--output names the file to write")
-        if any(os.path.samefile(target, path) for path in listing.paths):
+        if any(os.path.samefile(target, path) for path in listing.paths if path):
             raise WrongUsage(f"{clean(target)} is part of the content", "name another file with --output")
         if not target.lower().endswith(METAINFO_SUFFIXES):
             raise Failure(

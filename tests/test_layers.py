@@ -31,6 +31,7 @@ MAP: dict[str, set[str]] = {
     "microtorrd.proto": {"microtorrd.errors"},
     "microtorrd.proto.places": set(),
     "microtorrd.proto.units": set(),
+    "microtorrd.terms": {"microtorrd.proto"},
     "microtorrd.settings": set(),
     "microtorrd.settings_text": {"microtorrd.settings", "microtorrd.proto.units"},
     "microtorrd.config": {
@@ -66,7 +67,13 @@ MAP: dict[str, set[str]] = {
         "microtorrd.proto",
         "microtorrd.tracker",
     },
-    "microtorrd.rpc": {"microtorrd.errors", "microtorrd.logs", "microtorrd.greenlets", "microtorrd.proto"},
+    "microtorrd.rpc": {
+        "microtorrd.errors",
+        "microtorrd.logs",
+        "microtorrd.greenlets",
+        "microtorrd.proto",
+        "microtorrd.terms",
+    },
     # All torrents. These modules are one room: they know each other and everything below but the edges.
     "session": {
         "microtorrd.errors",
@@ -77,6 +84,7 @@ MAP: dict[str, set[str]] = {
         "microtorrd.greenlets",
         "microtorrd.config",
         "microtorrd.proto",
+        "microtorrd.terms",
         "microtorrd.core",
         "microtorrd.disk",
         "microtorrd.disk.pool",
@@ -119,6 +127,7 @@ MAP: dict[str, set[str]] = {
 #: Rooms of several modules that have no package of their own.
 TOGETHER = {
     "session": (
+        "archive",
         "changes",
         "checks",
         "choosing",

@@ -46,8 +46,9 @@ class FileSet(Reach):
 
     `rename_first` takes the place of the first part of every path. `root_device` is the device number of
     the root when the torrent was added, None before `create` made it; read it after `create` and keep it.
-    `virtual` are the numbers of those that are no files on disk, `executable` of those made so, `aside` of
-    those that lie aside at first, in a directory that has its name by `tag`.
+    `virtual` are the numbers of those that are no files on disk, `links` what symbolic links among them are,
+    `executable` the numbers of those made so, `aside` of those that lie aside at first, in a directory that
+    has its name by `tag`.
     """
 
     def at(self, root: str, root_device: int | None = None) -> FileSet:
@@ -59,6 +60,7 @@ class FileSet(Reach):
             root_device=root_device,
             floor=self.floor,
             virtual=self.virtual,
+            links=self.links,
             executable=self.executable,
             aside=self._aside,
             tag=self.tag,
@@ -156,9 +158,21 @@ class FileSet(Reach):
         `none` leaves files to grow as pieces land, `sparse` gives them their size without blocks, `full`
         reserves the blocks too and says `no_space` before anything is made where they are not to be had
         (where the filesystem cannot reserve, it does as `sparse`). Files that are there keep their content.
+        Symbolic links are made last, to what is there then.
         """
         with self._at_root(make=True) as root:
             layout.create(self, root, preallocate, made=self._made)
+            layout.make_links(self, root, self.links, made=self._made)
+
+    def make_links(self, numbers: Iterable[int]) -> None:
+        """Make these symbolic links, too."""
+        with self._at_root() as root:
+            layout.make_links(self, root, numbers, made=self._made)
+
+    def links_there(self) -> list[int]:
+        """The numbers of the symbolic links that there are."""
+        with self._at_root() as root:
+            return layout.links_there(self, root)
 
     def arrange(self, marks: bytes) -> Arranged:
         """Bring files into the tree, or put them aside, as their marks say (`aside.py`). Makes the root."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
-from stat import S_ISREG
+from collections.abc import Iterable, Mapping
+from stat import S_ISDIR, S_ISREG
 from typing import Protocol
 
 from microtorrd.disk import syscalls
+from microtorrd.disk.reach import Link
 from microtorrd.disk.space import FreeSpaceFloor, require_space
 from microtorrd.disk.tree import Parts, Walker, open_file
 from microtorrd.errors import StorageError
@@ -26,6 +27,7 @@ class Files(Protocol):
     lengths: tuple[int, ...]
     floor: FreeSpaceFloor | None
     virtual: frozenset[int]
+    links: Mapping[int, Link]
     executable: frozenset[int]
 
     @property
@@ -33,6 +35,10 @@ class Files(Protocol):
 
     def path_of(self, number: int) -> str: ...
     def failed(self, error: OSError, number: int | None = None) -> StorageError: ...
+
+
+#: Why there is no link then: something has its name, or the filesystem knows none, or none so long.
+_NO_LINK = (errno.EEXIST, errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENAMETOOLONG)
 
 
 def create(
@@ -79,6 +85,46 @@ def create(
                 raise files.failed(error, number) from None
 
 
+def make_links(files: Files, root: int, numbers: Iterable[int], *, made: set[Parts]) -> None:
+    """Make these symbolic links where nothing has their name yet and what they lead to is there.
+
+    They are no content: what stands in the place of one is left alone, and a filesystem that has no links
+    does without. Nothing is reached through a link here either, be it one of these.
+    """
+
+    def note(parts: Parts) -> None:
+        made.add(parts[:-1])
+
+    with Walker(root) as looking, Walker(root, on_made=note) as walker:
+        for number in numbers:
+            link, path = files.links[number], files.paths[number]
+            target = (path[0], *link.target)
+            try:
+                found = os.stat(target[-1], dir_fd=looking.enter(target[:-1]), follow_symlinks=False)
+                if S_ISREG(found.st_mode) or S_ISDIR(found.st_mode):
+                    os.symlink(link.text, path[-1], dir_fd=walker.enter(path[:-1]))
+                    made.add(path[:-1])
+            except OSError as error:
+                if not _nothing_of_ours(error) and error.errno not in _NO_LINK:
+                    raise files.failed(error, number) from None
+
+
+def links_there(files: Files, root: int) -> list[int]:
+    """The numbers of the symbolic links that are there as they were made."""
+    with Walker(root) as walker:
+        return [number for number in files.links if _is_link(files, walker, number)]
+
+
+def _is_link(files: Files, walker: Walker, number: int) -> bool:
+    path = files.paths[number]
+    try:
+        return os.readlink(path[-1], dir_fd=walker.enter(path[:-1])) == files.links[number].text
+    except OSError as error:
+        if not _nothing_of_ours(error) and error.errno != errno.EINVAL:  # no link has its name
+            raise files.failed(error, number) from None
+        return False
+
+
 def sync_directories(files: Files, root: int, made: set[Parts]) -> None:
     """Make the names in these directories durable, and take each out of the set."""
     with Walker(root) as walker:
@@ -92,7 +138,8 @@ def sync_directories(files: Files, root: int, made: set[Parts]) -> None:
 
 
 def delete(files: Files, root: int, numbers: Iterable[int] | None = None) -> None:
-    """Remove the files (None: all), then their directories that are empty, the deepest first.
+    """Remove the files (None: all, and the symbolic links), then their directories that are empty, the
+    deepest first.
 
     What is no regular file, or is longer than the torrent's, was never ours: it was refused, and stays.
     """
@@ -108,7 +155,11 @@ def delete(files: Files, root: int, numbers: Iterable[int] | None = None) -> Non
             except OSError as error:
                 if not _nothing_of_ours(error):
                     raise files.failed(error, number) from None
-        for parts in _directories(ours.values()):
+        links = {number: files.paths[number] for number in files.links} if numbers is None else {}
+        for number, path in links.items():
+            if _is_link(files, walker, number):
+                os.unlink(path[-1], dir_fd=walker.enter(path[:-1]))
+        for parts in _directories((*ours.values(), *links.values())):
             try:
                 os.rmdir(parts[-1], dir_fd=walker.enter(parts[:-1]))
             except OSError as error:

@@ -5,9 +5,9 @@ Empty files count; empty directories do not, for metainfo has no word for them. 
 execute are marked so (BEP 47).
 
 What is not a regular file is skipped and said so, with the reason: sockets, fifos, devices, and symbolic
-links of every kind. Following a link would make a torrent whose content cannot be seeded from where it
-lies, because the daemon goes through no link below its save directory. Only `path` itself may be one: it is
-the caller's word.
+links, but for those that are wished for and end in the tree (BEP 47): they are listed with where they end.
+Following a link would make a torrent whose content cannot be seeded from where it lies, because the daemon
+goes through no link below its save directory. Only `path` itself may be one: it is the caller's word.
 
 A name that would not come back from metainfo as it is (not UTF-8, control characters) is an error rather
 than skipped: it is a file that somebody meant to share.
@@ -21,7 +21,10 @@ from typing import NamedTuple
 
 from microtorrd.errors import NotAllowed, StorageError
 from microtorrd.proto import paths
+from microtorrd.proto.links import settle
 from microtorrd.proto.metainfo_model import MAX_FILES, FileEntry
+
+_Found = list[tuple[tuple[str, ...], os.stat_result]]
 
 
 class Listing(NamedTuple):
@@ -30,7 +33,7 @@ class Listing(NamedTuple):
     is_single_file: bool
     name: str  # the last part of the path
     files: list[FileEntry]
-    paths: list[str]  # where each of `files` lies; `NOWHERE` of padding
+    paths: list[str]  # where each of `files` lies; `NOWHERE` of padding and links
     skipped: list[tuple[str, str]]  # path and reason of what is left out
 
     @property
@@ -44,7 +47,7 @@ class Listing(NamedTuple):
         return [(path, entry.length) for path, entry in zip(self.paths, self.files, strict=True)]
 
 
-#: Where padding lies.
+#: Where that lies which is not read.
 NOWHERE = ""
 
 
@@ -65,8 +68,8 @@ def aligned(listing: Listing, piece_length: int) -> Listing:
     return listing._replace(files=files, paths=where)
 
 
-def scan(path: str) -> Listing:
-    """List a file, or a directory with everything below it.
+def scan(path: str, *, links: bool = False) -> Listing:
+    """List a file, or a directory with everything below it, on wish with its symbolic links.
 
     StorageError where something cannot be read; NotAllowed (`data["path"]`) where nothing is there to share,
     or a name or the number of files is beyond what metainfo can hold.
@@ -84,27 +87,49 @@ def scan(path: str) -> Listing:
         return Listing(True, name, [_entry((name,), top)], [path], [])
     if not stat.S_ISDIR(top.st_mode):
         raise NotAllowed(f"{path}: {_kind(top.st_mode)}, where a file or directory belongs", path=path)
-    found, skipped = _walk(path)
+    found, others = _walk(path)
     if not found:
         raise NotAllowed(f"{path}: no file in it", path=path)
-    found.sort(key=lambda file: [os.fsencode(part) for part in file[0]])
-    return Listing(
-        False,
-        name,
-        [_entry((name, *parts), status) for parts, status in found],
-        [os.path.join(path, *parts) for parts, _ in found],
-        sorted(skipped),
-    )
+    files = [_entry((name, *parts), status) for parts, status in found]
+    if links:
+        files += _links(path, files, others)
+    _check_count(len(files), path)
+    files.sort(key=lambda entry: [os.fsencode(part) for part in entry.path])
+    kept = {entry.path for entry in files if entry.is_link}
+    places = [NOWHERE if entry.is_link else os.path.join(path, *entry.path[1:]) for entry in files]
+    skipped = [
+        (os.path.join(path, *parts), _kind(status.st_mode))
+        for parts, status in others
+        if (name, *parts) not in kept
+    ]
+    return Listing(False, name, files, places, sorted(skipped))
+
+
+def _links(root: str, files: list[FileEntry], others: _Found) -> list[FileEntry]:
+    """The symbolic links that end in one of these files, or in a directory of them."""
+    name, top = os.path.basename(root), os.path.join(os.path.realpath(root), "")
+    entries: list[FileEntry] = []
+    for parts, status in others:
+        if stat.S_ISLNK(status.st_mode):
+            end = os.path.realpath(os.path.join(root, *parts))
+            target = tuple(end[len(top) :].split(os.sep)) if end.startswith(top) else ()
+            entries.append(FileEntry((name, *parts), 0, attributes="l", link=target))
+    kept = [entry for entry in settle((*files, *entries)) if entry.link]
+    for entry in kept:
+        where = os.path.join(root, *entry.path[1:])
+        _check_name(entry.path[-1], where)
+        _check_length(entry.path[1:], where)
+    return kept
 
 
 def _entry(path: tuple[str, ...], status: os.stat_result) -> FileEntry:
     return FileEntry(path, status.st_size, attributes="x" if status.st_mode & stat.S_IXUSR else "")
 
 
-def _walk(root: str) -> tuple[list[tuple[tuple[str, ...], os.stat_result]], list[tuple[str, str]]]:
-    """The regular files below a directory as (parts, status), and what is skipped, in any order."""
-    found: list[tuple[tuple[str, ...], os.stat_result]] = []
-    skipped: list[tuple[str, str]] = []
+def _walk(root: str) -> tuple[_Found, _Found]:
+    """The regular files below a directory as (parts, status), and what else there is, in any order."""
+    found: _Found = []
+    others: _Found = []
     waiting: list[tuple[str, ...]] = [()]
     while waiting:
         above = waiting.pop()
@@ -124,10 +149,14 @@ def _walk(root: str) -> tuple[list[tuple[tuple[str, ...], os.stat_result]], list
                 _check_length(parts, entry.path)
                 found.append((parts, status))
             else:
-                skipped.append((entry.path, _kind(status.st_mode)))
-        if len(found) > MAX_FILES:
-            raise NotAllowed(f"{root}: more than {MAX_FILES} files in it", path=root)
-    return found, skipped
+                others.append((parts, status))
+        _check_count(len(found), root)
+    return found, others
+
+
+def _check_count(count: int, root: str) -> None:
+    if count > MAX_FILES:
+        raise NotAllowed(f"{root}: more than {MAX_FILES} files in it", path=root)
 
 
 def _check_name(name: str, path: str) -> None:

@@ -201,6 +201,7 @@ class _Move:
                 raise StorageError.from_os(error, self._final) from None
             self.end()
             return False
+        self._make_links()
         self._staged.sync(everything=True)
         return True
 
@@ -246,7 +247,12 @@ class _Move:
             self._each(one)
         except OSError as error:
             raise StorageError.from_os(error, self._final) from None
+        self._make_links()
         self._staged.sync(everything=True)
+
+    def _make_links(self) -> None:
+        """Symbolic links that were at the old place are at the new one, too."""
+        self._staged.make_links(self._files.links_there())
 
     def verify(self, geometry: Geometry, hashes: bytes, have: Sequence[int]) -> None:
         """Read the copy back from its disk and compare the pieces that we have."""

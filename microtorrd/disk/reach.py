@@ -17,7 +17,7 @@ import errno
 import os
 from _thread import RLock
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import NamedTuple
@@ -39,6 +39,13 @@ class Span(NamedTuple):
     length: int
 
 
+class Link(NamedTuple):
+    """A symbolic link of the torrent's."""
+
+    text: str  # what is written in it
+    target: Parts  # where that leads, from the directory of the torrent's files on
+
+
 class Reach:
     """Where each file is, and the way to it. For the arguments see `FileSet`."""
 
@@ -52,6 +59,7 @@ class Reach:
         root_device: int | None = None,
         floor: FreeSpaceFloor | None = None,
         virtual: Collection[int] = (),
+        links: Mapping[int, Link] | None = None,
         executable: Collection[int] = (),
         aside: Collection[int] = (),
         tag: str = "",
@@ -64,6 +72,7 @@ class Reach:
         self.lengths: tuple[int, ...] = tuple(length for _, length in files)
         self.length = sum(self.lengths)
         self.virtual = frozenset(virtual)
+        self.links: Mapping[int, Link] = links or {}
         self.executable = frozenset(executable)
         self.tag = tag
         #: The directory of those that are aside.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from hashlib import sha1
 
 from microtorrd.errors import InvalidMetainfo
-from microtorrd.proto import paths
+from microtorrd.proto import links, paths
 from microtorrd.proto.bencode import Value
 from microtorrd.proto.fields import Fields, invalid, kind, url
 from microtorrd.proto.metainfo_model import (
@@ -94,7 +94,7 @@ def _files(info: Fields, name: str) -> tuple[FileEntry, ...]:
         raise invalid("info.files", f"{len(entries)} files, where at most {MAX_FILES} are allowed")
     files = tuple([_file(entry, index, name) for index, entry in enumerate(entries)])
     paths.check_distinct([entry.path for entry in files], lambda index: f"info.files[{index}].path")
-    return files
+    return links.settle(files)
 
 
 def _file(entry: Value, index: int, name: str) -> FileEntry:
@@ -129,11 +129,12 @@ def _attributes(value: Value | None) -> set[str]:
 
 
 def _link(value: Value | None) -> tuple[str, ...]:
-    """Where a symbolic link leads; nothing where it does not stay in the torrent. It is only shown."""
+    """Where a symbolic link leads, as it says; nothing where that is no path in the torrent."""
     if not isinstance(value, list):
         return ()
     try:
-        return paths.clean_path([part for part in value if isinstance(part, bytes)], "symlink path")
+        raw_parts = [part for part in value if isinstance(part, bytes)]
+        return paths.clean_path(raw_parts, "symlink path") if len(raw_parts) == len(value) else ()
     except InvalidMetainfo:
         return ()
 

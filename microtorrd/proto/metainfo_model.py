@@ -35,16 +35,16 @@ class FileEntry(Struct, frozen=True):
     length: int  # bytes
     is_padding: bool = False  # zeros that align the next file to a piece (BEP 47); nobody wants it on disk
     attributes: str = ""  # of BEP 47: `x` executable, `h` hidden, `l` a symbolic link
-    link: tuple[str, ...] = ()  # where a symbolic link leads, below the torrent's name; for people only
+    link: tuple[str, ...] = ()  # where a symbolic link leads, below the torrent's name (`links.py`)
 
     @property
     def is_link(self) -> bool:
-        """A symbolic link: it has no bytes, and we make none."""
+        """A symbolic link: it has no bytes. One that leads nowhere is not made."""
         return "l" in self.attributes
 
     @property
     def is_on_disk(self) -> bool:
-        """Whether there is a file of it."""
+        """Whether there is a file of it, with bytes or without."""
         return not self.is_padding and not self.is_link
 
 

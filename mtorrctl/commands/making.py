@@ -27,8 +27,10 @@ def create(path: str, output: str | None, as_json: bool, **recipe: Any) -> None:
 
     The name inside is the last part of PATH. The content is read once. An older .mtorrent or .torrent at the
     same place is replaced, in one step; no other file is ever overwritten. Symbolic links and whatever is no
-    plain file are left out, and said so. Files that their owner may execute are marked (BEP 47), so that they
-    are made executable elsewhere, too; the mark is part of the info hash, not of the content's own.
+    plain file are left out, and said so; with --links those that end in a file of PATH, or in a directory of
+    it, are in it as links (BEP 47), and are made where it is fetched. Files that their owner may execute are
+    marked, so that they are made executable elsewhere, too; marks and links are part of the info hash, not of
+    the content's own.
 
     With --json it prints an object: path, name, info_hash, id_hash, size_bytes, piece_length, piece_count,
     file_count, skipped (path and reason).

@@ -43,6 +43,9 @@ _OPTIONS = (
     click.option(
         "--align", is_flag=True, help="Pad, so that each file begins with a piece of its own (BEP 47)."
     ),
+    click.option(
+        "--links", is_flag=True, help="Keep symbolic links that end in the content, as links (BEP 47)."
+    ),
     click.option("--private", is_flag=True, help="Peers come from the trackers alone (BEP 27)."),
     click.option(
         "--web-seed", "web_seeds", multiple=True, metavar="URL", help="An HTTP copy (BEP 19); repeatable."
@@ -71,6 +74,7 @@ def read_recipe(options: Mapping[str, Any]) -> Recipe:
         piece_length=options["piece_length"],
         private=options["private"],
         align=options["align"],
+        links=options["links"],
         web_seeds=tuple(options["web_seeds"]),
         comment=options["comment"],
         creation_date=None if options["no_date"] else _now(),

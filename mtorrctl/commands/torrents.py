@@ -262,7 +262,8 @@ def files(id: str, names: tuple[str, ...], priority: str | None, as_json: bool, 
     in a hidden directory, and comes back when it is wanted again. Pieces of files that are `high` come first,
     those of `low` ones last. When all that is wanted is here the torrent is seeding.
 
-    Of a torrent that was added with `--seed` nothing is fetched, so there is nothing to choose.
+    Of a torrent that was added with `--seed` nothing is fetched, so there is nothing to choose. One that is
+    to share what is there and to fetch some of the rest is removed, and added with `--save-to`.
 
     With --json it prints a list of objects: index, path, size_bytes, done_bytes, progress, priority,
     attributes.

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microtorrd.disk.digest import CHUNK_BYTES, CHUNKS, Cancelled, hash_content, scan
+from microtorrd.disk.listing import NOWHERE
 from microtorrd.errors import InvalidMetainfo, NotAllowed, StorageError
 from microtorrd.proto.metainfo import FileEntry, build, parse
 
@@ -307,6 +308,53 @@ def test_what_is_no_file_is_skipped_and_said(tmp_path: Path) -> None:
         ("loop", "a symbolic link"),
         ("socket", "a socket"),
     ]
+
+
+def test_links_that_end_in_the_tree_are_listed_where_that_is_wished(tmp_path: Path) -> None:
+    root = tree(tmp_path / "dir", a=1, sub__b=1, sub__deep__c=1)
+    (tmp_path / "beside").mkdir()
+    for name, target in (
+        ("one", "a"),
+        ("chain", "one"),
+        ("sub/up", "../a"),
+        ("sub/whole", str(root / "sub" / "deep")),
+        ("zdir", "sub"),
+        ("through", "zdir/b"),
+        ("sub/deep/loop", ".."),
+        ("top", "."),
+        ("out", "../beside"),
+        ("outside", "/etc"),
+        ("dead", "nothing"),
+        ("self", "self"),
+    ):
+        (root / name).symlink_to(target)
+    (root / "empty").mkdir()
+    (root / "to nothing in it").symlink_to("empty")
+    listing = scan(str(root), links=True)
+    assert {"/".join(entry.path[1:]): "/".join(entry.link) for entry in listing.files if entry.is_link} == {
+        "one": "a",
+        "chain": "a",
+        "sub/up": "a",
+        "sub/whole": "sub/deep",
+        "zdir": "sub",
+        "through": "sub/b",
+    }
+    assert [entry.path for entry in listing.files] == sorted(entry.path for entry in listing.files)
+    places = zip(listing.paths, listing.files, strict=True)
+    assert all((where == NOWHERE) == entry.is_link for where, entry in places)
+    assert sorted(os.path.basename(path) for path, _ in listing.skipped) == sorted(
+        ["loop", "top", "out", "outside", "dead", "self", "to nothing in it"]
+    )
+    raw = build(
+        name=listing.name,
+        piece_length=16384,
+        files=listing.files,
+        is_single_file=False,
+        pieces=hash_content(listing.sources, 16384).pieces,
+        id_hash=None,
+        trackers=(),
+    )
+    assert parse(raw).files == tuple(listing.files)
 
 
 def test_the_path_itself_may_be_a_link(tmp_path: Path) -> None:

@@ -117,10 +117,11 @@ def test_chosen_files_of_a_torrent_that_libtorrent_padded(
     root = daemon.save_to / "tree"
     assert seen(root) == {name: content[name] for name in ("b/three", "four")}
     assert (root / "four").stat().st_mode & 0o100
-    # The rest follows, without padding and links; and what is there without them is the whole content.
+    # The rest follows, without padding; and what is there without it is the whole content.
     assert mtorrctl(daemon, "files", "tree", "--set", "normal", "*").returncode == 0
     wait_until(daemon, lambda row: row["state"] == "seeding" and row["done_bytes"] == row["size_bytes"])
-    assert seen(root) == content
+    assert seen(root) == {**content, "link": content["a/one"]}
+    assert os.readlink(root / "link") == "a/one"
     assert sorted(os.listdir(daemon.save_to)) == ["tree"]
     assert mtorrctl(daemon, "remove", "tree").returncode == 0
     seeded = mtorrctl(daemon, "add", torrent, "--seed", tmp_path / "tree", "--wait")
@@ -161,6 +162,23 @@ def test_libtorrent_takes_from_our_partial_seed_what_we_have(
     # We want more: it is called again, and gets what we get.
     assert mtorrctl(daemon, "files", "tree", "--set", "high", "b").returncode == 0
     sessions[1].wait(lambda answer: sum(answer["pieces"]) > had + SIZES["b/three"] // PIECE)
+
+
+def test_libtorrent_makes_the_links_that_we_keep(
+    tmp_path: Path, stage: tuple[Daemon, list[Session], dict[str, bytes]]
+) -> None:
+    daemon, sessions, content = stage
+    (tmp_path / "tree" / "a" / "chain").symlink_to("../link")
+    torrent = tmp_path / "ours.torrent"
+    options = ("--links", "--align", "-l", str(PIECE), "-t", "http://127.0.0.1:9")
+    assert mtorrctl(daemon, "create", tmp_path / "tree", "-o", torrent, *options).returncode == 0
+    assert mtorrctl(daemon, "add", torrent, "--seed", tmp_path / "tree", "--wait").returncode == 0
+    ours = daemon.call("session.stats")["listen_port"]
+    sessions.append(Session(torrent, tmp_path / "other", peer=f"127.0.0.1:{ours}"))
+    sessions[0].wait(lambda answer: answer["finished"])
+    copy = tmp_path / "other" / "tree"
+    assert seen(copy) == {**content, "link": content["a/one"], "a/chain": content["a/one"]}
+    assert (os.readlink(copy / "link"), os.readlink(copy / "a" / "chain")) == ("a/one", "one")
 
 
 def test_we_take_from_a_partial_seed_of_libtorrent(
