@@ -1,11 +1,12 @@
-"""Announces a second over HTTP, beside opentracker: connections that stay and connections that close.
+"""Announces a second over HTTP (connections that stay, and that close) and over UDP, beside opentracker.
 
 Debian's opentracker closes every connection after its answer, also for clients that would stay; to those it
 is asked on a new one each time, as they would do.
 
 One process sends the load, the same bytes to both: announces of many peers in many swarms, in a fixed random
 order, one at a time on each connection; each answer is read whole and must hold 50 peers. Before anything is
-measured every peer has announced itself once.
+measured every peer has announced itself once. Over UDP the same peers say the same, one at a time from each
+socket; and a flood of datagrams shows what is left for others.
 
 python -m bench.tracker [PAIRS]
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes
 
+from bench import datagrams
 from bench.daemons import Daemon
 from bench.foreign.opentracker import Opentracker
 from bench.measure import Row, cpu_s, spread, workplace
@@ -53,6 +55,9 @@ class Case(NamedTuple):
         """For the table."""
         return f"{self.connections:,} connections, {'one a connection' if self.close else 'kept alive'}"
 
+
+#: Of our daemon: bound to all addresses, as it is by default.
+SETTINGS = {"tracker__enabled": "true", "tracker__bind": "0.0.0.0:0", "daemon__log_level": "warning"}
 
 CASES = [Case(connections, close) for connections in (32, 1000) for close in (False, True)]
 
@@ -89,15 +94,47 @@ def rows(rounds: int) -> list[Row]:
                 flush=True,
             )
             found += [rate, cost]
-        return found
+        found += over_udp(ours, theirs, swarms, generator, pairs)
+    with workplace() as home:
+        return found + in_a_flood(home, pairs)
+
+
+def over_udp(
+    ours: Server, theirs: Server, swarms: list[bytes], generator: random.Random, pairs: int
+) -> list[Row]:
+    """The same over UDP; and our own HTTP beside it, in the same turns."""
+    case = Case(32, False)
+    rate = Row("announces over UDP, 32 sockets", "/s", "–", other="opentracker")
+    cost = Row("CPU time of one over UDP", "µs", "–", other="opentracker")
+    beside = Row("announces over UDP, beside our own HTTP, kept alive", "/s", "> 1.0", other="HTTP")
+    load = datagrams.requests(swarms, PEERS, WANTED, generator)
+    http_load = requests(swarms, generator, close=False)
+    for _ in range(pairs):
+        one, other = (measure_udp(server, load, case.connections) for server in (ours, theirs))
+        rate.add(one[0], other[0])
+        cost.add(one[1], other[1])
+        beside.add(one[0], measure(ours, http_load, case)[0])
+    print(f"  over UDP: ours {spread(rate.ours, '/s')}, opentracker {spread(rate.theirs, '/s')}", flush=True)
+    return [rate, cost, beside]
+
+
+def in_a_flood(home: Path, rounds: int) -> list[Row]:
+    """What a flood of datagrams leaves to others."""
+    usual = Row("a request over HTTP in a flood of datagrams, 99 of 100", "ms", "≤ 20 ms")
+    worst = Row("… the slowest", "ms", "≤ 50 ms")
+    stall = Row("… longest stall of the hub (0: less than 10 ms)", "ms", "≤ 10 ms")
+    with Daemon(home / "flooded", probed=True, **SETTINGS) as daemon:
+        port = daemon.call("session.stats")["tracker_port"]
+        for _ in range(rounds):
+            for row, seconds in zip((usual, worst, stall), datagrams.in_a_flood(daemon, port), strict=True):
+                row.add(seconds * 1000)
+    return [usual, worst, stall]
 
 
 @contextmanager
 def both(home: Path, swarms: list[bytes]) -> Iterator[tuple[Server, Server]]:
     """A daemon of ours that does nothing but track, and opentracker."""
-    daemon = Daemon(
-        home / "ours", tracker__enabled="true", tracker__bind="127.0.0.1:0", daemon__log_level="warning"
-    )
+    daemon = Daemon(home / "ours", **SETTINGS)
     with daemon, Opentracker(Opentracker.free_port(), swarms) as opentracker:
         assert daemon.process is not None
         port = daemon.call("session.stats")["tracker_port"]
@@ -131,6 +168,13 @@ def measure(server: Server, load: list[bytes], case: Case) -> tuple[float, float
     """Announces a second, and the server's CPU time for one in microseconds."""
     before = cpu_s(server.pid)
     count, took = Load(server.port, load, case).run(seconds=MEASURED_S)
+    return count / took, (cpu_s(server.pid) - before) / count * 1e6
+
+
+def measure_udp(server: Server, load: list[bytes], sockets: int) -> tuple[float, float]:
+    """The same over UDP."""
+    before = cpu_s(server.pid)
+    count, took = datagrams.Load(server.port, load, sockets, WANTED).run(MEASURED_S)
     return count / took, (cpu_s(server.pid) - before) / count * 1e6
 
 

@@ -169,6 +169,7 @@ class Daemon:
             self._tracker = self._make_tracker(settings)
             self._tracker.start()
             session.tracker_port = self._tracker.port
+            session.tracker_udp_port = self._tracker.udp_port
         control = self._open_control()
         services = Services(session=session, daemon=self)
         self._server = ControlServer(control, services, self._rpc_crew)
@@ -179,7 +180,8 @@ class Daemon:
             "ready",
             socket=control.path,
             listen_port=session.facilities.listen_port,
-            tracker_port=None if self._tracker is None else self._tracker.port,
+            tracker_port=session.tracker_port,
+            tracker_udp_port=session.tracker_udp_port,
             took_s=round(time.monotonic() - self._started_at, 3),
         )
         self._manager.ready(self._summary())
@@ -329,6 +331,7 @@ def tracker_settings(settings: Config) -> TrackerSettings:
     return TrackerSettings(
         enabled=tracker.enabled,
         bind=tracker.bind,
+        udp=tracker.udp,
         interval=int(tracker.interval),
         min_interval=int(tracker.min_interval),
         ip_parameter=tracker.ip_parameter,

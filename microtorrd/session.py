@@ -73,6 +73,7 @@ class Session:
         self._ticks = 0
         self._stopping = False
         self.tracker_port: int | None = None  # of the tracker that the daemon serves beside us
+        self.tracker_udp_port: int | None = None  # and where it answers over UDP
         self.facilities = Facilities.make(config, crew=crew, clock=clock)
         self._intake = Intake(self.roster, self.facilities, crew)
         self._listener: Listener | None = None
@@ -237,6 +238,7 @@ class Session:
             "listen_addresses": [] if self._listener is None else self._listener.addresses,
             "external_addresses": self.facilities.ourselves.known(),
             "tracker_port": self.tracker_port,
+            "tracker_udp_port": self.tracker_udp_port,
             "started_at": rfc3339(self._started_at),
             "uptime_s": round(time.time() - self._started_at, 1),
             "memory_bytes": resident_bytes(),

@@ -413,6 +413,14 @@ class Tracker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         setting("Address and port it answers on; IPv6 in brackets, as `[::]:8888`.", kind="text"),
     ] = "0.0.0.0:8888"
+    udp: Annotated[
+        bool,
+        setting(
+            "Whether it answers over UDP, too (BEP 15), on the same port number: less traffic than over "
+            "HTTP, and what most public trackers speak.",
+            kind="switch",
+        ),
+    ] = True
     interval: Annotated[
         float,
         setting(

@@ -45,15 +45,21 @@ def download(plan: Plan, voice: Voice) -> Ending:
         return Ending(True)
 
 
-def serve_tracker(bind: str, voice: Voice) -> None:
-    """Serve a tracker until a signal comes. Raises Failure where that cannot be."""
-    settings = {"listen.addresses": "[]", "tracker.enabled": "true", "tracker.bind": numeric_bind(bind)}
+def serve_tracker(bind: str, voice: Voice, *, udp: bool = True) -> None:
+    """Serve a tracker until a signal comes, over HTTP and `udp`. Raises Failure where that cannot be."""
+    settings = {
+        "listen.addresses": "[]",
+        "tracker.enabled": "true",
+        "tracker.bind": numeric_bind(bind),
+        "tracker.udp": "true" if udp else "false",
+    }
     with Interrupts() as interrupts, _daemon(settings, interrupts, voice) as daemon:
         try:
             client = daemon.start()
             client.subscribe(kinds=["tracker_request"])
             host = bind.rpartition(":")[0]
             voice.tell(f"Tracker serving on: {host}:{daemon.ready['tracker_port']}")
+            voice.tell("Clients announce over HTTP and UDP" if udp else "Clients announce over HTTP")
             while True:
                 _tell_request(next_note(client, interrupts), voice)
         except Interrupted as interrupted:
@@ -115,8 +121,10 @@ def _tell_request(note: Note | None, voice: Voice) -> None:
     if note is None:
         return
     voice.say("VERBOSE", f"Announce /announce?{note['query']}")
+    over = ", UDP" if note["transport"] == "udp" else ""
     outcome = f"refused: {note['failure']}" if note["failure"] else "answered"
     voice.say(
         "INFORMATION",
-        f"{note.get('event') or 'announce'} from {note['host']} ({note['dialect']}): {outcome}",
+        f"{note.get('event') or 'announce'} from {note['host']} "
+        f"({note['dialect']}{over}): {outcome}",
     )

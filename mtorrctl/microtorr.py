@@ -208,9 +208,9 @@ def _described_more(found: Metainfo) -> list[str]:
 def tracker(bind: str, verbosity: int) -> None:
     """Serve a tracker until interrupted: peers of any swarm find each other here, at /announce.
 
-    It knows the requests of MicroTorr and those of BitTorrent clients. With -v 1 each announce is shown, with
-    -v 2 also who asked and what came of it. All it knows is gone when it ends; peers announce again to the
-    next one by themselves.
+    It knows the requests of MicroTorr and those of BitTorrent clients, these over UDP, too. With -v 1 each
+    announce is shown, with -v 2 also who asked and what came of it. All it knows is gone when it ends; peers
+    announce again to the next one by themselves.
     """
     from mtorrctl.foreground import serve_tracker
     from mtorrctl.voice import Voice

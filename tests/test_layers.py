@@ -202,6 +202,7 @@ CATCHES_ALL = {
     "microtorrd/greenlets.py",
     "microtorrd/rpc/dispatch.py",
     "microtorrd/tracker/answer.py",
+    "microtorrd/tracker/udp_answer.py",
     "microtorrd/disk/pool.py",
 }
 
@@ -278,6 +279,8 @@ def waiting_tracker() -> frozenset[str]:
         "admission",
         "lists",
         "passkeys",
+        "connection_ids",
+        "udp_answer",
     }
     return frozenset(
         f"microtorrd.tracker.{file.stem}"

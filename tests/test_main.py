@@ -284,7 +284,11 @@ class TestLife:
 
     def test_it_serves_a_tracker_when_told_to(self, process: Process) -> None:
         process.start("--set", "tracker.enabled=true", "--set", "tracker.bind=127.0.0.1:0")
-        port = process.said("ready")[0]["tracker_port"]
+        ready = process.said("ready")[0]
+        port = ready["tracker_port"]
+        assert ready["tracker_udp_port"] == port
+        stats = process.call("session.stats")
+        assert (stats["tracker_port"], stats["tracker_udp_port"]) == (port, port)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=PATIENCE_S) as answer:
             assert answer.status == 200
         assert process.stop() == 0

@@ -30,6 +30,10 @@ MAX_SCRAPE = 74
 #: The largest datagram there is; a receive buffer of this size never cuts a reply.
 MAX_DATAGRAM_BYTES = 65_535
 
+#: What fits into one packet on every way that there is: the least packet of IPv6, 1,280 bytes, less its
+#: header and that of UDP. A reply in two fragments is lost when either is, and many firewalls drop all.
+UNFRAGMENTED_BYTES = 1232
+
 Event = Literal["", "completed", "started", "stopped"]
 _EVENTS: tuple[Event, ...] = ("", "completed", "started", "stopped")  # by their numbers
 
@@ -39,6 +43,15 @@ _REPLY_HEAD = struct.Struct(">II")  # of every reply: action, transaction
 _CONNECTED = struct.Struct(">Q")
 _ANNOUNCED = struct.Struct(">III")
 _SCRAPED = struct.Struct(">III")
+
+#: Of every request. Nothing shorter is one.
+HEAD_BYTES = _HEAD.size
+
+#: What the requests that need a connection id have at least: a scrape asks for one torrent.
+LEAST_BYTES = {ANNOUNCE: _HEAD.size + _ANNOUNCE.size, SCRAPE: _HEAD.size + 20}
+
+#: How many bytes of peers fit into a reply.
+PEERS_BYTES = UNFRAGMENTED_BYTES - _REPLY_HEAD.size - _ANNOUNCED.size
 
 _END_OF_OPTIONS, _NOP, _URL_DATA = 0, 1, 2
 _OPTION_BYTES = 255
@@ -135,11 +148,17 @@ def encode_request(request: Request) -> bytes:
             return _HEAD.pack(connection, SCRAPE, transaction) + b"".join(info_hashes)
 
 
-def decode_request(raw: bytes) -> Request:
-    """Read a client's datagram. Whether its connection id is good is for the tracker to say."""
+def read_head(raw: bytes) -> tuple[int, int, int]:
+    """Connection id, action and transaction of a client's datagram, which a tracker looks at first."""
     if len(raw) < _HEAD.size:
         raise ProtocolError(f"a request of {len(raw)} bytes is too short")
     connection, action, transaction = _HEAD.unpack_from(raw)
+    return connection, action, transaction
+
+
+def decode_request(raw: bytes) -> Request:
+    """Read a client's datagram. Whether its connection id is good is for the tracker to say."""
+    connection, action, transaction = read_head(raw)
     if action == CONNECT:
         if connection != PROTOCOL_ID:
             raise ProtocolError("a connect request without the protocol id")
@@ -163,12 +182,18 @@ def encode_reply(reply: Reply) -> bytes:
         case ConnectReply(transaction, connection):
             return _REPLY_HEAD.pack(CONNECT, transaction) + _CONNECTED.pack(connection)
         case AnnounceReply(transaction, interval_s, leechers, seeders, addresses):
-            head = _REPLY_HEAD.pack(ANNOUNCE, transaction) + _ANNOUNCED.pack(interval_s, leechers, seeders)
-            return head + b"".join(_entry(host, port) for host, port in addresses)
+            peers = b"".join(_entry(host, port) for host, port in addresses)
+            return encode_announced(transaction, interval_s, leechers, seeders, peers)
         case ScrapeReply(transaction, figures):
             return _REPLY_HEAD.pack(SCRAPE, transaction) + b"".join(_SCRAPED.pack(*row) for row in figures)
         case ErrorReply(transaction, message):
             return _REPLY_HEAD.pack(ERROR, transaction) + message.encode()
+
+
+def encode_announced(transaction: int, interval_s: int, leechers: int, seeders: int, peers: bytes) -> bytes:
+    """The datagram of an AnnounceReply whose peers are compact already, all of one family."""
+    head = _REPLY_HEAD.pack(ANNOUNCE, transaction)
+    return head + _ANNOUNCED.pack(interval_s, leechers, seeders) + peers
 
 
 def decode_reply(raw: bytes, *, ipv6: bool, max_addresses: int = 1000) -> Reply:

@@ -241,6 +241,9 @@ class Stats(TypedDict):
         list[str], Meta(description="where peers and trackers say that they see us")
     ]
     tracker_port: Annotated[int | None, Meta(description="null: the tracker is not enabled")]
+    tracker_udp_port: Annotated[
+        int | None, Meta(description="the same number; null: it does not answer over UDP")
+    ]
     started_at: str
     uptime_s: float
     memory_bytes: int

@@ -76,6 +76,42 @@ def always() -> bool:
     return True
 
 
+def request_note(
+    query: str,
+    host: str,
+    *,
+    transport: Literal["http", "udp"],
+    dialect: Dialect,
+    request: AnnounceRequest | None,
+    failure: str,
+    user: str | None,
+) -> dict[str, Any]:
+    """The facts of one announce, for people: `query` as it came (or would have come over HTTP), `failure` ""
+    where all went well.
+
+    The passkey is not among them, but whose it is.
+    """
+    note: dict[str, Any] = {
+        "kind": "tracker_request",
+        "query": query,
+        "host": host,
+        "transport": transport,
+        "dialect": dialect,
+        "failure": failure,
+    }
+    if user is not None:
+        note["user"] = user
+    if request is not None:
+        if request.swarm_ids:
+            note["swarm_ids"] = [swarm_id.hex() for swarm_id in request.swarm_ids]
+        else:
+            note["swarm_id"] = request.swarm_id.hex()
+        note["peer_id"] = request.peer_id.decode("latin-1")
+        note["event"] = request.event
+        note["port"] = request.port
+    return note
+
+
 class Answerer:
     """Answers announces and scrapes. `clock` is the time of the service; `on_request` may be None, and is
     told only while `is_watched`."""
@@ -148,8 +184,18 @@ class Answerer:
             failure = str(error)
             answer = _failure(failure, dialect, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():
-            user = self._service.user_of(passkey)
-            self._on_request(_note(raw_query, origin, dialect, request, failure=failure, user=user))
+            query = raw_query.decode("latin-1")
+            self._on_request(
+                request_note(
+                    query,
+                    origin.socket_host,
+                    transport="http",
+                    dialect=dialect,
+                    request=request,
+                    failure=failure,
+                    user=self._service.user_of(passkey),
+                )
+            )
         return answer
 
     def _bencoded(self, request: AnnounceRequest, sample: Sample, external_ip: bytes) -> bytes:
@@ -199,36 +245,3 @@ def _failure(
     """A refusal: the MicroTorr dialect has the status besides, BitTorrent's clients read 200 only."""
     body = encode_failure(reason, dialect, retry_in)
     return Answer(status, JSON, body) if dialect == "microtorr" else Answer(200, BENCODED, body)
-
-
-def _note(
-    raw_query: bytes,
-    origin: Origin,
-    dialect: Dialect,
-    request: AnnounceRequest | None,
-    *,
-    failure: str,
-    user: str | None,
-) -> dict[str, Any]:
-    """The facts of one announce, for people: `query` as it came, `failure` "" where all went well.
-
-    The passkey is not among them, but whose it is.
-    """
-    note: dict[str, Any] = {
-        "kind": "tracker_request",
-        "query": raw_query.decode("latin-1"),
-        "host": origin.socket_host,
-        "dialect": dialect,
-        "failure": failure,
-    }
-    if user is not None:
-        note["user"] = user
-    if request is not None:
-        if request.swarm_ids:
-            note["swarm_ids"] = [swarm_id.hex() for swarm_id in request.swarm_ids]
-        else:
-            note["swarm_id"] = request.swarm_id.hex()
-        note["peer_id"] = request.peer_id.decode("latin-1")
-        note["event"] = request.event
-        note["port"] = request.port
-    return note

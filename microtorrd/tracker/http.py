@@ -41,7 +41,6 @@ from microtorrd.tracker.head import (
     read_headers,
     read_request_line,
 )
-from microtorrd.tracker.listening import listen
 from microtorrd.tracker.passkeys import split_path
 
 #: A connection, without what the standard library and gevent put around it: that costs 5 µs a connection,
@@ -120,14 +119,13 @@ class _Client:
 
 
 class HttpServer:
-    """Serves an Answerer, and the application for what that does not know, on one address.
+    """Serves an Answerer, and the application for what that does not know, on one listening socket.
 
-    `start` binds; `port` is what it got. `on_tick` is called every `limits.tick_s`, in a greenlet.
+    `on_tick` is called every `limits.tick_s`, in a greenlet.
     """
 
     def __init__(
         self,
-        bind: str,
         answerer: Answerer,
         application: WSGIApplication,
         *,
@@ -135,7 +133,6 @@ class HttpServer:
         limits: HttpLimits,
         on_tick: Callable[[], None],
     ) -> None:
-        self._bind = bind
         self._answerer = answerer
         self._application = application
         self._crew = crew
@@ -158,9 +155,9 @@ class HttpServer:
         """The port that it listens on."""
         return self._address[1]
 
-    def start(self) -> None:
-        """Bind and serve; raises ConfigError if that address cannot be had."""
-        self._listener = listen(self._bind)
+    def start(self, listener: Any) -> None:
+        """Serve on this socket (`tracker.listening`), which is ours from now on."""
+        self._listener = listener
         self._family = int(self._listener.family)
         self._address = self._listener.getsockname()[:2]
         self._set_date()

@@ -1,11 +1,12 @@
 """The tracker as a whole: settings in, a running server out.
 
-Put together here: the memory store, the rules, the answers, Flask, the HTTP server. All its greenlets belong
-to one crew; everything that is kept lives in memory and is gone with it.
+Put together here: the memory store, the rules, the answers, Flask, the HTTP server, the UDP server. All its
+greenlets belong to one crew; everything that is kept lives in memory and is gone with it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from random import Random
 
@@ -17,11 +18,15 @@ from microtorrd.greenlets import Crew
 from microtorrd.tracker.admission import NameOf, admission, nobody
 from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
 from microtorrd.tracker.app import create_app
+from microtorrd.tracker.connection_ids import ConnectionIds
 from microtorrd.tracker.http import HttpLimits, HttpServer
+from microtorrd.tracker.listening import listen, listen_on_both
 from microtorrd.tracker.lists import NO_LISTS, Lists, read_lists
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import MemoryStore, StoreBounds
+from microtorrd.tracker.udp import UdpServer
+from microtorrd.tracker.udp_answer import UdpAnswerer
 
 #: How long the lists may take: three of the longest are read in a few seconds, a disk that hangs never does.
 READING_S = 10.0
@@ -49,23 +54,37 @@ class TrackerServer:
         self._service = TrackerService(settings, MemoryStore(Random(), bounds), OpenAdmission())
         answerer = Answerer(settings, self._service, clock, on_request, is_watched)
         self._http = HttpServer(
-            settings.bind,
             answerer,
             create_app(answerer),
             crew=crew.child("tracker"),
             limits=HttpLimits(connections=settings.max_connections),
             on_tick=self._expire,
         )
+        ids = ConnectionIds(os.urandom)
+        datagrams = UdpAnswerer(
+            settings, self._service, ids, clock=clock, on_request=on_request, is_watched=is_watched
+        )
+        self._udp = UdpServer(datagrams.answer)
 
     @property
     def port(self) -> int:
         """The port that it serves on."""
         return self._http.port
 
+    @property
+    def udp_port(self) -> int | None:
+        """The same port where it answers over UDP, too; None where it does not."""
+        return self._http.port if self._settings.udp else None
+
     def start(self) -> None:
         """Read the lists, bind and serve; raises ConfigError for a wrong list or an address that is taken."""
         self.prepare(self._settings)()
-        self._http.start()
+        if self._settings.udp:
+            listener, datagrams = listen_on_both(self._settings.bind)
+            self._udp.start(datagrams)
+        else:
+            listener = listen(self._settings.bind)
+        self._http.start(listener)
 
     def prepare(self, settings: TrackerSettings) -> Callable[[], None]:
         """Read the lists of who may use the tracker, and return what puts them in force.
@@ -89,6 +108,7 @@ class TrackerServer:
 
     def close(self, timeout_s: float = 2.0) -> None:
         """End all connections and wait for their ends."""
+        self._udp.close()
         self._http.close(timeout_s)
 
     def _expire(self) -> None:

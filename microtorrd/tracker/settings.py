@@ -23,6 +23,7 @@ class TrackerSettings(Struct, frozen=True):
 
     enabled: bool = False
     bind: str = "0.0.0.0:8888"  # HOST:PORT; `[::]:8888` serves both families, port 0 takes a free one
+    udp: bool = True  # answers over UDP, too, on the same port number
     interval: int = (
         900  # between two announces of a BitTorrent client; low: fresher lists, high: less traffic
     )

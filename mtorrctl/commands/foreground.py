@@ -102,13 +102,15 @@ def download(context: click.Context, /, file: str, *, verbosity: int, **wishes: 
     metavar="HOST:PORT",
     help="Where to listen; port 0 takes a free one, IPv6 goes in brackets.",
 )
+@click.option("--no-udp", is_flag=True, help="Answer over HTTP alone, not over UDP of the same port, too.")
 @_verbose_option
-def tracker(bind: str, verbosity: int) -> None:
+def tracker(bind: str, no_udp: bool, verbosity: int) -> None:
     """Serve a tracker until interrupted: peers of any swarm find each other here, at /announce.
 
-    With -v each announce is shown, with -vv also who asked and what came of it. All it knows is gone when it
-    ends; peers announce again to the next one by themselves. A tracker that is always there is a setting of
-    the daemon: tracker.enabled.
+    Clients announce to http://HOST:PORT/announce or, with less traffic, to udp://HOST:PORT/announce. With -v
+    each announce is shown, with -vv also who asked and what came of it. All it knows is gone when it ends;
+    peers announce again to the next one by themselves. A tracker that is always there is a setting of the
+    daemon: tracker.enabled.
 
     \b
     Example:
@@ -117,4 +119,4 @@ def tracker(bind: str, verbosity: int) -> None:
     from mtorrctl.foreground import serve_tracker
     from mtorrctl.voice import Voice
 
-    serve_tracker(bind, Voice(verbosity))
+    serve_tracker(bind, Voice(verbosity), udp=not no_udp)

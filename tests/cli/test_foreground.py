@@ -23,7 +23,7 @@ from mtorrctl.exits import Failure
 from mtorrctl.foreground import numeric_bind
 from mtorrctl.interrupts import Interrupted, Interrupts
 from tests.conftest import open_descriptors
-from tests.programs import PATIENCE_S, Stage
+from tests.programs import PATIENCE_S, Run, Stage
 
 CONTENT = random.Random(2).randbytes(300_000)
 
@@ -39,6 +39,11 @@ def gone(process: psutil.Process) -> bool:
     """Whether it ends within the time of a clean stop."""
     dead, _ = psutil.wait_procs([process], PATIENCE_S)
     return bool(dead)
+
+
+def udp_ports(run: Run) -> set[int]:
+    """Where its daemon takes datagrams."""
+    return {found.laddr.port for found in run.daemon.net_connections("udp")}
 
 
 class TestEnds:
@@ -240,11 +245,19 @@ class TestTracker:
     def test_no_peer_port_is_opened(self, stage: Stage) -> None:
         run = stage.tracker()
         ports = {found.laddr.port for found in run.daemon.net_connections("tcp") if found.status == "LISTEN"}
-        assert ports == {int(stage.url.rpartition(":")[2])}
+        assert ports == udp_ports(run) == {int(stage.url.rpartition(":")[2])}
 
     def test_mtorrctl_has_it_too(self, stage: Stage) -> None:
         run = stage.run("mtorrctl", "tracker", "--bind", "127.0.0.1:0", "-v")
-        run.wait_for(r"Tracker serving on: 127.0.0.1:\d+")
+        found = run.wait_for(r"Tracker serving on: 127.0.0.1:(\d+)")
+        run.wait_for("Clients announce over HTTP and UDP")
+        assert udp_ports(run) == {int(found[1])}
+        assert run.interrupt() == 0
+
+    def test_it_can_leave_udp_out(self, stage: Stage) -> None:
+        run = stage.run("mtorrctl", "tracker", "--bind", "127.0.0.1:0", "--no-udp")
+        run.wait_for(r"Clients announce over HTTP\s")
+        assert udp_ports(run) == set()
         assert run.interrupt() == 0
 
 

@@ -49,7 +49,8 @@ class Meeting:
         self.daemons: list[Daemon] = []
         #: What our daemons call the others, as their peers are listed.
         self.seen_clients: set[str] = set()
-        self._announces: list[dict[str, Any]] = []
+        #: The notes of the tracker that were looked at so far.
+        self.announces: list[dict[str, Any]] = []
 
     def __enter__(self) -> Meeting:
         place = self._new_place()
@@ -123,16 +124,16 @@ class Meeting:
         end = time.monotonic() + timeout_s
         while not any(
             note.get("peer_id", "").startswith(peer_id_start) and holding in note["query"]
-            for note in self._announces
+            for note in self.announces
         ):
             left_s = end - time.monotonic()
-            assert left_s > 0, f"no announce of {peer_id_start!r} with {holding!r}: {self._announces}"
+            assert left_s > 0, f"no announce of {peer_id_start!r} with {holding!r}: {self.announces}"
             self._note(left_s)
 
     def address_of(self, peer_id_start: str) -> tuple[str, int]:
         """Where somebody listens who has announced with such a peer id."""
         query = next(
-            note["query"] for note in self._announces if note.get("peer_id", "").startswith(peer_id_start)
+            note["query"] for note in self.announces if note.get("peer_id", "").startswith(peer_id_start)
         )
         place = next(foreign.place for foreign in self.foreigners if foreign.peer_id_start == peer_id_start)
         return place.address, int(parse_qs(query)["port"][0])
@@ -141,7 +142,7 @@ class Meeting:
         note = self._notes.next_note(timeout_s)
         if note is not None and note["kind"] == "tracker_request":
             assert not note["failure"], note
-            self._announces.append(note)
+            self.announces.append(note)
 
     def wait_for_content(
         self,

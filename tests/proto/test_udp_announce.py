@@ -193,3 +193,16 @@ def test_replies_raise_nothing_but_protocol_errors(raw: bytes, ipv6: bool) -> No
         udp.decode_reply(raw, ipv6=ipv6)
     except ProtocolError as error:
         assert str(error)
+
+
+def test_sizes_that_a_tracker_goes_by() -> None:
+    assert len(udp.encode_request(udp.ConnectRequest(1))) == udp.HEAD_BYTES == 16
+    assert {udp.ANNOUNCE: len(ANNOUNCE_BYTES), udp.SCRAPE: 36} == udp.LEAST_BYTES
+    # 1,280 bytes are the least that an IPv6 packet may have anywhere; 40 and 8 are its headers.
+    full = udp.encode_announced(1, 2, 3, 4, bytes(udp.PEERS_BYTES))
+    assert len(full) == 1280 - 40 - 8
+
+
+def test_peers_that_are_compact_already_go_out_as_they_are() -> None:
+    peers = bytes.fromhex("c0000201 1ae1 c6336407 0001")
+    assert udp.encode_announced(9, 1800, 4, 3, peers) == udp.encode_reply(V4_REPLY)

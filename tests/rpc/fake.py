@@ -266,6 +266,7 @@ class FakeSession:
             "listen_addresses": ["0.0.0.0", "::"],
             "external_addresses": ["192.0.2.7"],
             "tracker_port": None,
+            "tracker_udp_port": None,
             "started_at": "2026-01-02T03:04:05Z",
             "uptime_s": 61.0,
             "memory_bytes": 40_000_000,

@@ -13,6 +13,7 @@ from microtorrd.greenlets import Crew
 from microtorrd.tracker.answer import Answerer, OnRequest
 from microtorrd.tracker.app import create_app
 from microtorrd.tracker.http import HttpLimits, HttpServer
+from microtorrd.tracker.listening import listen
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import MemoryStore, PeerStore
@@ -114,7 +115,6 @@ class House:
         self.app = create_app(self.answerer)
         self.ticked = Event()
         self.http = HttpServer(
-            "127.0.0.1:0",
             self.answerer,
             application or self.app,
             crew=crew.child("tracker"),
@@ -123,7 +123,7 @@ class House:
         )
 
     def __enter__(self) -> House:
-        self.http.start()
+        self.http.start(listen("127.0.0.1:0"))
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -228,6 +228,7 @@ def test_every_announce_gives_one_note(stage: Stage) -> None:
         "kind": "tracker_request",
         "query": announce("ada", port=7).partition("?")[2],
         "host": "127.0.0.1",
+        "transport": "http",
         "dialect": "microtorr",
         "failure": "",
         "swarm_id": SWARM_HEX,
@@ -239,6 +240,7 @@ def test_every_announce_gives_one_note(stage: Stage) -> None:
         "kind": "tracker_request",
         "query": "x=%ff\xe9",
         "host": "127.0.0.1",
+        "transport": "http",
         "dialect": "microtorr",
         "failure": "info_hash is missing",
     }
