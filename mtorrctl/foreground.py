@@ -125,6 +125,5 @@ def _tell_request(note: Note | None, voice: Voice) -> None:
     outcome = f"refused: {note['failure']}" if note["failure"] else "answered"
     voice.say(
         "INFORMATION",
-        f"{note.get('event') or 'announce'} from {note['host']} "
-        f"({note['dialect']}{over}): {outcome}",
+        f"{note.get('event') or 'announce'} from {note['host']} ({note['dialect']}{over}): {outcome}",
     )
