@@ -133,6 +133,7 @@ class Facilities:
             peer_id=self.peer_id,
             crew=self.crew.child("listener"),
             is_banned=self.is_banned,
+            gate=self.wire_memory.gate,
         )
         listener.start()
         self.listen_port = listener.port

@@ -9,6 +9,8 @@ touches the core.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent.event import Event
@@ -20,6 +22,7 @@ from microtorrd.core.core import Core
 from microtorrd.core.events import Address, Fact
 from microtorrd.core.states import Phase
 from microtorrd.giving import MetadataGiver
+from microtorrd.greenlets import breathe
 from microtorrd.net.dialer import DialError
 from microtorrd.net.gob_peerwire import GobPeerWire
 from microtorrd.net.greeting import Joined
@@ -35,6 +38,12 @@ if TYPE_CHECKING:
 
 #: A core greenlet with nobody to talk to waits this long for more work before it ends.
 LINGER_S = 2.0
+
+#: How long the core holds up everybody else at a time, about: the fact that has begun is finished.
+TURN_S = 0.004
+
+#: While more facts than these wait it goes on all the same: nobody brings new ones then.
+INBOX_MOST = 4096
 
 #: Why an address is not dialed, or its connection not kept.
 FULL = "the daemon has all the connections it may have"
@@ -88,7 +97,7 @@ class CoreHost:
         Handling never waits, so nobody else can be in the middle of it.
         """
         self._inbox.extend(facts)
-        self._handle_all()
+        self._handle()
         self.post(())
 
     def adopt(self, joined: Joined) -> None:
@@ -148,7 +157,9 @@ class CoreHost:
         try:
             while True:
                 if self._inbox:
-                    self._handle_all()
+                    self._handle(monotonic() + TURN_S)
+                    if self._inbox:
+                        breathe()
                     continue
                 self._wake.clear()
                 if not self._wake.wait(None if self._wires else LINGER_S) and not self._inbox:
@@ -156,15 +167,22 @@ class CoreHost:
         finally:
             self._awake = False
 
-    def _handle_all(self) -> None:
+    def _handle(self, until: float = inf) -> None:
+        """Handle what is in the inbox, and carry out what follows from it. When it is late (`monotonic`) the
+        rest stays there, as far as it is not too much."""
         core, clock = self.core, self._facilities.clock
-        while self._inbox:
+        is_late = False
+        while self._inbox and not is_late:
             facts, self._inbox = self._inbox, []
             now = clock()
-            for fact in facts:
+            for number, fact in enumerate(facts, 1):
                 core.handle(fact, now)
                 if type(fact) is events.PeerLeft:
                     self._forget(fact)
+                if monotonic() >= until and len(facts) - number + len(self._inbox) <= INBOX_MOST:
+                    self._inbox[:0] = facts[number:]
+                    is_late = True
+                    break
             orders, core.orders = core.orders, []
             for order in orders:
                 _CARRIERS[type(order)](self, order)
@@ -239,7 +257,7 @@ class CoreHost:
         self.adopt(joined)
 
     def _is_connected(self, peer_id: bytes) -> bool:
-        return any(peer.peer_id == peer_id for peer in self.core.swarm.peers.values())
+        return self.core.swarm.attendance.twin(peer_id) is not None
 
     def _ban(self, order: events.Ban) -> None:
         host = order.host

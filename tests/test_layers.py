@@ -460,6 +460,18 @@ def test_the_daemon_never_sleeps_without_its_loop() -> None:
     assert wrong == []
 
 
+def test_who_gives_others_a_turn_breathes() -> None:
+    """`sleep(0)` is no turn for sockets and timers; `greenlets.breathe` is one for everybody."""
+    wrong = [
+        f"{source.path}:{call.lineno}"
+        for source in packages()
+        for call in source.nodes(ast.Call)
+        if ast.unparse(call.func).endswith("sleep")
+        and all(ast.unparse(arg) in ("0", "0.0") for arg in call.args)
+    ]
+    assert wrong == []
+
+
 def test_every_file_says_what_it_is_for() -> None:
     silent = [source.path for source in packages() if source.tree.body and not ast.get_docstring(source.tree)]
     assert silent == []

@@ -26,12 +26,14 @@ def audit(core: Core) -> None:
     assert running or not core.workshop.partials, "pieces in the making although not running"
     assert core.fetching.enabled <= running, "fetching although not running"
     assert not core.swarm.condemned, "somebody is still to be dropped"
+    core.swarm.attendance.check()
     _availability(core)
     _pieces(core)
     _blocks(core)
     for peer in core.swarm.peers.values():
         _peer(core, peer)
     _slots(core)
+    core.uploading.check()
     core.spreading.check()
     core.superseeding.check()
 

@@ -13,8 +13,6 @@ Rules:
 
 from __future__ import annotations
 
-from ipaddress import IPv6Address
-
 from microtorrd.core.conversation import Conversation
 from microtorrd.core.culprits import Culprits
 from microtorrd.core.events import Dial, DialFailed, Drop, Emit, PeerJoined
@@ -22,7 +20,8 @@ from microtorrd.core.exchange import Exchange
 from microtorrd.core.fetching import Fetching
 from microtorrd.core.peer import Peer
 from microtorrd.core.peerbook import Peerbook
-from microtorrd.core.ranking import Ranking
+from microtorrd.core.ranking import Ranking, Ranks
+from microtorrd.core.superseeding import SuperSeeding
 from microtorrd.core.swarm import Swarm
 from microtorrd.core.uploading import Uploading
 from microtorrd.core.verdicts import Verdicts, identity
@@ -48,7 +47,8 @@ class Comings:
         "_exchange",
         "_fetching",
         "_peer_id",
-        "_ranking",
+        "_ranks",
+        "_superseeding",
         "_swarm",
         "_uploading",
         "_verdicts",
@@ -60,6 +60,7 @@ class Comings:
         *,
         fetching: Fetching,
         uploading: Uploading,
+        superseeding: SuperSeeding,
         verdicts: Verdicts,
         conversation: Conversation,
         culprits: Culprits,
@@ -71,12 +72,13 @@ class Comings:
         self._swarm = swarm
         self._fetching = fetching
         self._uploading = uploading
+        self._superseeding = superseeding
         self._verdicts = verdicts
         self._conversation = conversation
         self._culprits = culprits
         self._book = book
         self._exchange = exchange
-        self._ranking = ranking
+        self._ranks = Ranks(ranking, swarm.attendance)
         self._peer_id = peer_id  # b"": not known, then of two connections the older one is kept
 
     # ------------------------------------------------------------------------------------- coming
@@ -91,7 +93,8 @@ class Comings:
         if (reason := self._objection(peer, now)) is not None:
             self.turn_away(fact, reason, now)
             return
-        self._swarm.peers[peer.number] = peer
+        self._swarm.attendance.add(peer)
+        self._ranks.joined(peer)
         self._verdicts.recipients_changed()
         self._conversation.greet(peer, now)
         self._swarm.orders.append(
@@ -109,23 +112,22 @@ class Comings:
     def turn_away(self, fact: PeerJoined, reason: str, now: float) -> None:
         """Drop a newcomer that was never let in."""
         self._swarm.orders.append(Drop(fact.peer, reason))
-        if fact.address is not None and not self._connected(fact.address):
+        if fact.address is not None and not self._swarm.attendance.is_connected(fact.address):
             self._book.joined(fact.address, now)  # else it would be taken for dialed, and not be dialed again
             self._book.left(fact.address, now, is_seed=False, fault=False)
 
     def dial_failed(self, fact: DialFailed, now: float) -> None:
         """An address came to nothing, or turned out to be where somebody listens who is here already."""
-        peers = self._swarm.peers.values() if fact.twin else ()
-        twin = next((peer for peer in peers if peer.peer_id == fact.twin), None)
+        twin = self._swarm.attendance.twin(fact.twin) if fact.twin else None
         if twin is not None and twin.address is None:
-            twin.address = fact.address
+            self._swarm.attendance.listens(twin, fact.address)
             self._book.joined(fact.address, now)
         else:
             self._book.failed(fact.address, now, ourselves=fact.ourselves)
 
     def _objection(self, peer: Peer, now: float) -> str | None:
         """Why the newcomer cannot stay. An older connection that has to make way for it is dropped."""
-        swarm, book = self._swarm, self._book
+        swarm, book, attendance = self._swarm, self._book, self._swarm.attendance
         if self._peer_id and peer.peer_id == self._peer_id:
             if peer.address is not None:
                 book.bar(peer.address)
@@ -134,54 +136,35 @@ class Comings:
             return "it is banned"
         if peer.address is not None and book.state(peer.address) == "barred":
             return "its address is barred"
-        twin = next((other for other in swarm.peers.values() if other.peer_id == peer.peer_id), None)
-        if twin is not None and not peer.web_seed:
+        twin = None if peer.web_seed else attendance.twin(peer.peer_id)
+        if twin is not None:
             if self._newcomer_stays(twin, peer, now):
                 if peer.address is None:  # where it listens is known all the same
-                    peer.address, twin.address = twin.address, None
+                    peer.address = twin.address
+                    attendance.listens(twin, None)
                 self.drop(twin, "the same peer has a newer connection", now, fault=False)
             else:
                 if twin.address is None and peer.address is not None:
-                    twin.address = peer.address  # now we know where it listens
+                    attendance.listens(twin, peer.address)  # now we know it
                 return "the same peer is connected already"
-        if not peer.web_seed and swarm.peer_count >= swarm.settings.connections_per_torrent:
+        if not peer.web_seed and attendance.count >= swarm.settings.connections_per_torrent:
             return self._make_room(peer, now)
         return None
 
     def _make_room(self, peer: Peer, now: float) -> str | None:
         """All places are taken: has anybody to make way for this newcomer? If not, why it cannot stay."""
-        crowd, here = self._crowd(), whereabouts(peer.host)
-        if len(crowd) > 1 + sum(whereabouts(other.host) == here for other in self._swarm.peers.values()):
+        attendance = self._swarm.attendance
+        crowd = attendance.largest_crowd()
+        if len(crowd) > 1 + attendance.of_host(peer.host):
             least = min(crowd, key=lambda other: (other.down.total + other.up.total, other.heard_at))
             self.drop(least, "its host has many connections, and others want a place", now, fault=False)
             return None
-        last = self._last_in_rank() if len(crowd) == 1 else None
-        priority = self._priority(peer)
+        last = self._ranks.last() if len(crowd) == 1 else None
+        priority = self._ranks.priority(peer)
         if last is None or priority is None or priority <= last[0]:
             return "this torrent has as many peers as it may have"
         self.drop(last[1], "others come before it by canonical priority", now, fault=False)
         return None
-
-    def _last_in_rank(self) -> tuple[int, Peer] | None:
-        """The peer with the lowest priority, of those that are giving us nothing."""
-        ranked = [
-            (priority, peer.number, peer)
-            for peer in self._swarm.peers.values()
-            if not peer.web_seed and not peer.pipeline.out and (priority := self._priority(peer)) is not None
-        ]
-        priority, _, peer = min(ranked, default=(0, 0, None))
-        return None if peer is None else (priority, peer)
-
-    def _priority(self, peer: Peer) -> int | None:
-        return self._ranking.priority(peer.host, peer.address[1] if peer.address else None)
-
-    def _crowd(self) -> list[Peer]:
-        """The peers of the host that has the most of them."""
-        crowds: dict[str, list[Peer]] = {}
-        for peer in self._swarm.peers.values():
-            if not peer.web_seed:
-                crowds.setdefault(whereabouts(peer.host), []).append(peer)
-        return max(crowds.values(), key=len, default=[])
 
     def _newcomer_stays(self, twin: Peer, peer: Peer, now: float) -> bool:
         if peer.whole_pieces and not (twin.incoming and peer.incoming):
@@ -204,25 +187,25 @@ class Comings:
 
     def drop_all(self, reason: str, now: float) -> None:
         """Nobody stays."""
-        peers = list(self._swarm.peers.values())
-        for peer in peers:
-            peer.peer_interested = False  # or those still here would be given the slots of those gone
-        for peer in peers:
+        self._uploading.nobody_wants()  # or those still here would be given the slots of those gone
+        for peer in list(self._swarm.peers.values()):
             self.drop(peer, reason, now, fault=False)
 
     def gone(self, peer: Peer, reason: str, now: float, *, fault: bool) -> None:
         """The connection is closed: forget the peer."""
         swarm = self._swarm
-        del swarm.peers[peer.number]
+        swarm.attendance.remove(peer)
+        self._ranks.left(peer)
         if peer.is_seed:
             swarm.availability.seeds -= 1
         elif peer.have is not None:
             swarm.availability.remove(peer.have.bits)
         self._fetching.left(peer)
         self._uploading.left(peer, now)
+        self._superseeding.left(peer)
         self._verdicts.recipients_changed()
         self._exchange.left(peer)
-        if peer.address is not None and not self._connected(peer.address):
+        if peer.address is not None and not swarm.attendance.is_connected(peer.address):
             self._book.left(peer.address, now, is_seed=peer.wants_nothing, fault=fault)
         if peer.elsewhere is not None and not fault and self._exchange.on:
             seeds = (peer.elsewhere,) if peer.wants_nothing else ()
@@ -263,21 +246,7 @@ class Comings:
             swarm.settings.dials_at_once,
             swarm.settings.connections_per_torrent - swarm.peer_count,
         )
-        if room <= 0 and len(self._crowd()) >= CROWD:
+        if room <= 0 and len(swarm.attendance.largest_crowd()) >= CROWD:
             room = 1  # who is dialed takes a place of theirs
         for address in book.due(room - book.dialing, now):
             swarm.orders.append(Dial(address))
-
-    def _connected(self, address: tuple[str, int]) -> bool:
-        return any(peer.address == address for peer in self._swarm.peers.values())
-
-
-def whereabouts(host: str) -> str:
-    """Whose connections are counted together: a host's; of IPv6 all of a /64, as a host has one to itself."""
-    if ":" not in host:
-        return host
-    try:
-        address = IPv6Address(host.partition("%")[0])
-    except ValueError:
-        return host
-    return str(address.ipv4_mapped or address.packed[:8].hex())

@@ -144,7 +144,7 @@ class Conversation:
         for message in messages:
             kind = type(message)
             if not peer.known and kind not in EARLY:
-                peer.known = True  # with nothing, until it says otherwise
+                self._swarm.attendance.has_spoken(peer)  # with nothing, until it says otherwise
             if not peer.fast and kind in FAST_ONLY:
                 raise ProtocolError(f"a {kind.__name__} without the fast extension")
             handler = HANDLERS.get(kind)
@@ -235,7 +235,7 @@ class Conversation:
     def _on_have_none(self, peer: Peer, _: HaveNone, now: float) -> None:
         if peer.known:
             raise ProtocolError("a have-none that is not the first message")
-        peer.known = True
+        self._swarm.attendance.has_spoken(peer)
         self._superseeding.show(peer, now)
 
     def _has_more(self, peer: Peer, have: Bitfield, now: float) -> None:
@@ -250,7 +250,7 @@ class Conversation:
 
     def _has_first(self, peer: Peer, have: Bitfield) -> None:
         """The peer says for the first time what it has."""
-        peer.known = True
+        self._swarm.attendance.has_spoken(peer)
         if have.complete:
             peer.joined_as_seed = True
             self._has_everything(peer)
@@ -259,7 +259,7 @@ class Conversation:
         peer.have = have
         swarm.availability.add(have.bits)
         peer.offers = count_and(have.bits, picker.needed)
-        self._spreading.recount()
+        self._spreading.has_these(have.bits)
         self._fetching.show_interest(peer)
         self._uploading.fast_has_enough(peer)
 
@@ -271,6 +271,7 @@ class Conversation:
         peer.offers = 0
         swarm.availability.seeds += 1
         self._spreading.take_back(peer)
+        self._spreading.recount()
         self._fetching.show_interest(peer)
 
     # ------------------------------------------------------------------------------ blocks and hints

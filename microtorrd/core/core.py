@@ -131,6 +131,7 @@ class Core:
             swarm,
             fetching=self.fetching,
             uploading=self.uploading,
+            superseeding=self.superseeding,
             verdicts=self.verdicts,
             conversation=self.conversation,
             culprits=self.culprits,
@@ -300,7 +301,8 @@ class Core:
         if peer is None:
             return
         peer.heard_at = now
-        peer.known = True
+        if not peer.known:
+            self.swarm.attendance.has_spoken(peer)
         try:
             self.uploading.requested(peer, fact.requests, now)
         except ProtocolError as error:

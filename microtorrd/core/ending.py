@@ -54,9 +54,8 @@ class Ending:
     def look_around(self) -> bool:
         """Is everybody here whom we wait for? Called until it is so."""
         swarm = self._swarm
-        leechers = sum(peer.known and not peer.is_seed for peer in swarm.peers.values())
         self._most_seeders = max(self._most_seeders, swarm.seeder_count)
-        self._most_leechers = max(self._most_leechers, leechers)
+        self._most_leechers = max(self._most_leechers, swarm.leecher_count)
         self.waited = self._is_enough()
         return self.waited
 

@@ -151,5 +151,5 @@ class Introductions:
                 self._swarm.condemn(peer, "this address is barred")
                 return
             peer.source = self._book.source(address) or peer.source
-            peer.address = address
+            self._swarm.attendance.listens(peer, address)
             self._book.joined(address, now)

@@ -84,7 +84,7 @@ def snapshot_of(core: Core, now: float, *, with_peers: bool) -> Snapshot:
         down_bytes_per_s=swarm.down.rate(now),
         up_bytes_per_s=swarm.up.rate(now),
         seeders=swarm.seeder_count,
-        leechers=sum(not peer.is_seed for peer in swarm.peers.values()),
+        leechers=len(swarm.peers) - swarm.availability.seeds,
         checked_pieces=core.checking.checked,
         to_check=core.checking.total,
         peers=tuple(peer.view(geometry.piece_count, now) for peer in swarm.peers.values())

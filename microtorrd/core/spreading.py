@@ -71,12 +71,25 @@ class Spreading:
         if self._given is not None:
             self._given[piece] = 1
 
+    def has_these(self, bits: bitarray) -> None:
+        """A peer has joined with these pieces."""
+        if self._given is not None:
+            self._given |= bits
+
     def recount(self) -> None:
-        """A peer joined or left with what it has: count anew when it matters."""
+        """A peer has everything now, or less than before: count anew when it matters."""
         self._given = None
 
+    def left(self, peer: Peer) -> None:
+        """The peer is gone, with what it had. Who had nothing changes nothing."""
+        self.take_back(peer)
+        if peer.have is not None:
+            self._given = None
+
     def take_back(self, peer: Peer, *, but: int | None = None) -> None:
-        """The peer is choked or gone: its part may be handed to others, `but` for what it gets anyway."""
+        """The peer is choked: its part may be handed to others, `but` for what it gets anyway."""
+        if not peer.handed:
+            return
         kept = but in peer.handed
         peer.handed.clear()
         peer.suggested.clear()

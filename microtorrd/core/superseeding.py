@@ -14,6 +14,8 @@ Rules:
 
 from __future__ import annotations
 
+from itertools import islice
+
 from bitarray import bitarray
 
 from microtorrd.core.peer import Peer
@@ -38,11 +40,12 @@ SHOWN_AT_END_MOST = 10_000
 class SuperSeeding:
     """Who was shown what, in one torrent."""
 
-    __slots__ = ("_ahead", "_swarm")
+    __slots__ = ("_ahead", "_offered", "_swarm")
 
     def __init__(self, swarm: Swarm) -> None:
         self._swarm = swarm
         self._ahead = max(AHEAD, min(AHEAD_MOST, AHEAD_BYTES // max(1, swarm.geometry.piece_length)))
+        self._offered: dict[int, dict[int, Peer]] = {}  # by piece: to whom (`Peer.offered`)
 
     @property
     def active(self) -> bool:
@@ -60,14 +63,15 @@ class SuperSeeding:
         swarm, shown = self._swarm, peer.shown
         if shown is None or peer.wants_nothing or not self.active:
             return
+        if len(peer.offered) >= self._ahead:
+            return  # it has enough in hand
         lacking = ~shown if peer.have is None else ~(shown | peer.have.bits)
         if not lacking.any():
             return
         fresh = lacking & swarm.availability.unowned()
-        for other in swarm.peers.values():
-            if not other.am_choking:
-                for piece in other.offered:
-                    fresh[piece] = 0
+        for other in swarm.unchoked.values():
+            for piece in other.offered:
+                fresh[piece] = 0
         while len(peer.offered) < self._ahead and fresh.any():
             piece = draw(fresh, swarm.chance)
             fresh[piece] = 0
@@ -78,6 +82,7 @@ class SuperSeeding:
     def _offer(self, peer: Peer, shown: bitarray, piece: int, now: float) -> None:
         shown[piece] = 1
         peer.offered[piece] = None
+        self._offered.setdefault(piece, {})[peer.number] = peer
         peer.offered_at = now
         self._swarm.tell(peer, Have(piece))
 
@@ -89,17 +94,31 @@ class SuperSeeding:
             peer.offered[piece] = now
         if not self._is_passed_on(piece):
             return
-        for other in list(self._swarm.peers.values()):
-            if other.offered.get(piece) is not None:
-                del other.offered[piece]
+        for other in list(self._offered.get(piece, {}).values()):
+            if other.offered[piece] is not None:
+                self._settle(other, piece)
                 self.show(other, now)
+
+    def _settle(self, peer: Peer, piece: int) -> None:
+        """What becomes of this piece is not watched any more."""
+        del peer.offered[piece]
+        crowd = self._offered[piece]
+        del crowd[peer.number]
+        if not crowd:
+            del self._offered[piece]
+
+    def left(self, peer: Peer) -> None:
+        """The peer is gone."""
+        for piece in list(peer.offered):
+            self._settle(peer, piece)
 
     def _is_passed_on(self, piece: int) -> bool:
         """Two have it, or there is nobody whom it could be passed on to."""
         swarm = self._swarm
         if swarm.availability[piece] >= 2:
             return True
-        return sum(not peer.wants_nothing and not peer.web_seed for peer in swarm.peers.values()) < 2
+        takers = (peer for peer in swarm.peers.values() if not peer.wants_nothing and not peer.web_seed)
+        return len(list(islice(takers, 2))) < 2
 
     def tick(self, now: float) -> None:
         """Once a second: whose patience was long enough."""
@@ -110,7 +129,7 @@ class SuperSeeding:
                 continue
             for piece, since in list(peer.offered.items()):
                 if since is not None and now - since >= PATIENCE_S:
-                    del peer.offered[piece]
+                    self._settle(peer, piece)
             self.show(peer, now)
 
     def changed(self) -> None:
@@ -129,7 +148,7 @@ class SuperSeeding:
     def _show_all(self, peer: Peer, shown: bitarray) -> None:
         hidden = ~shown if peer.have is None else ~(shown | peer.have.bits)
         peer.shown = None
-        peer.offered.clear()
+        self.left(peer)
         if hidden.count() > SHOWN_AT_END_MOST:
             self._swarm.condemn(peer, "super-seeding is over: it has to come anew")
         else:
@@ -137,6 +156,11 @@ class SuperSeeding:
 
     def check(self) -> None:
         """What is offered is shown, and nothing is asked for that is not."""
+        offered: dict[int, dict[int, Peer]] = {}
+        for peer in self._swarm.peers.values():
+            for piece in peer.offered:
+                offered.setdefault(piece, {})[peer.number] = peer
+        assert self._offered == offered, "who was offered what"
         for peer in self._swarm.peers.values():
             if peer.shown is None:
                 assert not peer.offered, "offers to a peer that knows everything"

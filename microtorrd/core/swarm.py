@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from array import array
 
+from microtorrd.core.attendance import Attendance
 from microtorrd.core.events import Order, Tell
 from microtorrd.core.peer import Peer
 from microtorrd.core.picker import Availability
@@ -31,6 +32,7 @@ class Swarm:
 
     __slots__ = (
         "_full",
+        "attendance",
         "audience",
         "availability",
         "batch",
@@ -46,6 +48,7 @@ class Swarm:
         "orders",
         "peers",
         "settings",
+        "unchoked",
         "up",
         "wasted_bytes",
         "wishes",
@@ -71,7 +74,9 @@ class Swarm:
         self.orders: list[Order] = []
         self.batch = 0  # how many times the host has fetched the orders
         self.audience = 0  # how often those changed who are told of new pieces
-        self.peers: dict[int, Peer] = {}
+        self.attendance = Attendance()
+        self.peers = self.attendance.peers  # who comes and goes is told to the attendance
+        self.unchoked: dict[int, Peer] = {}  # by us
         self.condemned: list[tuple[Peer, bool]] = []  # and whether it was its fault
         self.began_at: float | None = None  # when the first block was asked for
         self.availability = Availability(geometry.piece_count)
@@ -101,15 +106,18 @@ class Swarm:
     @property
     def peer_count(self) -> int:
         """Connections that count against the limits: all but those of web seeds, which have their own."""
-        return sum(not peer.web_seed for peer in self.peers.values())
+        return self.attendance.count
 
     @property
     def seeder_count(self) -> int:
         """Connected peers that have everything; a web seed is one, however many connections it has."""
-        peers = self.peers.values()
-        return sum(peer.is_seed and not peer.web_seed for peer in peers) + len(
-            {peer.web_seed for peer in peers if peer.web_seed and peer.is_seed}
-        )
+        web_seeds = [peer.web_seed for peer in self.attendance.web_seeds.values() if peer.is_seed]
+        return self.availability.seeds - len(web_seeds) + len(set(web_seeds))
+
+    @property
+    def leecher_count(self) -> int:
+        """Connected peers that lack something, as far as they have said what they have."""
+        return self.attendance.known - self.availability.seeds
 
     def tell(self, peer: Peer, *messages: Message) -> None:
         """Order messages to be sent."""

@@ -45,6 +45,10 @@ FAST_SHARE = 64
 #: us. As many peers as there are slots may be served besides those that hold them.
 IDLE_S = 1.0
 
+#: Of so many that wait for a slot all are looked at when one is to be given away. Of more as many of those
+#: who wait longest and, for the slot by lot, as many others.
+CROWD = 128
+
 #: Cancels that come in a row are carried out so many at a time.
 WITHDRAWN_TOGETHER = 256
 
@@ -59,8 +63,10 @@ class Uploading:
         "_round",
         "_round_at",
         "_sent_before",
+        "_served",
         "_spreading",
         "_swarm",
+        "_waiting",
     )
 
     def __init__(self, swarm: Swarm, spreading: Spreading, info_hash: bytes) -> None:
@@ -72,6 +78,9 @@ class Uploading:
         self._round_at = float("-inf")
         self._capacity_per_s = float(choker.USUAL_PER_S)  # of our line, as far as it has shown
         self._sent_before = 0  # in all, until the last round
+        # Those that are interested: who holds a slot, and who waits for one, the longest first.
+        self._served: dict[int, Peer] = {}
+        self._waiting: dict[int, Peer] = {}
 
     @property
     def slots(self) -> int:
@@ -103,11 +112,13 @@ class Uploading:
     def interested(self, peer: Peer, now: float) -> None:
         """The peer wants something of us."""
         peer.peer_interested = True
-        if peer.am_choking and (self._slots_free(now) > 0 or self._swarm.settings.always_unchoke):
+        (self._waiting if peer.am_choking else self._served)[peer.number] = peer
+        always = self._swarm.settings.always_unchoke
+        if peer.am_choking and (always or self._slots_free(now) > 0):
             self._unchoke(peer, now)
         elif not peer.am_choking:
             lucky = self._optimistic is not None
-            if self._slots_free(now) < -lucky and not self._swarm.settings.always_unchoke:
+            if not always and self._slots_free(now) < -lucky:
                 self._choke(peer, now)  # its slot went to somebody else while it wanted nothing
             else:
                 self._spreading.top_up(peer, now)
@@ -115,26 +126,55 @@ class Uploading:
     def uninterested(self, peer: Peer, now: float) -> None:
         """The peer wants nothing more: its slot is free, but it stays unchoked until somebody needs it."""
         peer.peer_interested = False
+        self._forget(peer)
         self.fill_slots(now)
+
+    def nobody_wants(self) -> None:
+        """All peers are about to go: no slot is given to somebody else any more."""
+        for peer in (*self._served.values(), *self._waiting.values()):
+            peer.peer_interested = False
+        self._served.clear()
+        self._waiting.clear()
 
     def left(self, peer: Peer, now: float) -> None:
         """The peer is gone already."""
+        self._forget(peer)
+        self._swarm.unchoked.pop(peer.number, None)
         if self._optimistic == peer.number:
             self._optimistic = None
-        self._spreading.take_back(peer)
+        self._spreading.left(peer)
         self.fill_slots(now)
+
+    def _forget(self, peer: Peer) -> None:
+        self._served.pop(peer.number, None)
+        self._waiting.pop(peer.number, None)
 
     def fill_slots(self, now: float) -> None:
         """Free slots go to whoever gives us most, or has waited longest; last to those who only take."""
-        swarm = self._swarm
-        free = self._slots_free(now)
-        always = swarm.settings.always_unchoke
-        if free <= 0 and not always:
+        if not self._waiting:
             return
-        waiting = [peer for peer in swarm.peers.values() if peer.peer_interested and peer.am_choking]
-        waiting.sort(key=lambda peer: (-peer.gave_lately, peer.only_takes, peer.choked_at))
-        for peer in waiting if always else waiting[:free]:
+        if self._swarm.settings.always_unchoke:
+            chosen = list(self._waiting.values())
+        elif (free := self._slots_free(now)) > 0:
+            contenders = self._contenders()
+            contenders.sort(key=lambda peer: (-peer.gave_lately, peer.only_takes, peer.choked_at))
+            chosen = contenders[:free]
+        else:
+            return
+        for peer in chosen:
             self._unchoke(peer, now)
+
+    def _contenders(self, by_lot: int = 0) -> list[Peer]:
+        """Of those that wait who may be chosen, in the order of their coming: all. Of a crowd those who gave
+        us something lately, some of those who wait longest, and so many more by lot: a slot or two are given
+        away, and to weigh thousands against each other takes too long."""
+        waiting = self._waiting
+        numbers = set(waiting)
+        if len(waiting) > CROWD:
+            numbers = {peer.number for peer in waiting.values() if peer.down.total and peer.gave_lately}
+            numbers.update(islice(waiting, CROWD))
+            numbers.update(self._swarm.chance.sample(list(waiting), by_lot))
+        return [waiting[number] for number in sorted(numbers)]
 
     def tick(self, now: float) -> None:
         """Once a second: is it time for a new choice? If not, is there a slot that nobody uses?"""
@@ -149,8 +189,10 @@ class Uploading:
         swarm = self._swarm
         rotate = self._round % choker.OPTIMISTIC_ROUNDS == 0
         self._round += 1
-        candidates = [self._candidate(peer, now) for peer in swarm.peers.values() if peer.peer_interested]
-        self._judge_capacity(contested=len(candidates) > self.slots)
+        self._judge_capacity(contested=len(self._served) + len(self._waiting) > self.slots)
+        contenders = [*self._served.values(), *self._contenders(by_lot=CROWD)]
+        contenders.sort(key=lambda peer: peer.number)
+        candidates = [self._candidate(peer, now) for peer in contenders]
         choice = choker.choose(
             candidates,
             slots=self.slots,
@@ -195,22 +237,29 @@ class Uploading:
 
     def _slots_free(self, now: float) -> int:
         """How many more may be served. The operator's slots are what they are, used or not."""
-        slots, served, idle = self.slots, 0, 0
-        for peer in self._swarm.peers.values():
-            if peer.peer_interested and not peer.am_choking:
-                served += 1
-                idle += not peer.queue and now - max(peer.unchoked_at, peer.served_at) >= IDLE_S
-        return slots - served + (0 if self._swarm.settings.upload_slots else min(idle, slots))
+        slots, served = self.slots, self._served.values()
+        if self._swarm.settings.upload_slots:
+            return slots - len(served)
+        idle = sum(
+            not peer.queue and now - max(peer.unchoked_at, peer.served_at) >= IDLE_S for peer in served
+        )
+        return slots - len(served) + min(idle, slots)
 
     def _unchoke(self, peer: Peer, now: float) -> None:
         peer.am_choking = False
         peer.unchoked_at = now
+        self._swarm.unchoked[peer.number] = peer
+        if self._waiting.pop(peer.number, None) is not None:
+            self._served[peer.number] = peer
         # What we hand to it goes ahead, or it would begin with pieces of its own choice.
         self._spreading.top_up(peer, now)
         self._swarm.tell(peer, Unchoke())
 
     def _choke(self, peer: Peer, now: float) -> None:
         peer.am_choking = True
+        del self._swarm.unchoked[peer.number]
+        if self._served.pop(peer.number, None) is not None:
+            self._waiting[peer.number] = peer
         peer.optimistic = False
         peer.choked_at = now
         self._swarm.tell(peer, Choke())
@@ -349,6 +398,14 @@ class Uploading:
             raise ProtocolError(f"a request for piece {requests[0][0]}, which we do not have")
         rejects: list[Message] = [Reject(*request) for request in requests]
         self._swarm.tell(peer, *rejects)
+
+    def check(self) -> None:
+        """Recount who is served and who waits."""
+        interested = {n: peer for n, peer in self._swarm.peers.items() if peer.peer_interested}
+        assert self._served == {n: peer for n, peer in interested.items() if not peer.am_choking}, "served"
+        assert self._waiting == {n: peer for n, peer in interested.items() if peer.am_choking}, "waiting"
+        unchoked = {n: peer for n, peer in self._swarm.peers.items() if not peer.am_choking}
+        assert self._swarm.unchoked == unchoked, "unchoked"
 
     def fast_has_enough(self, peer: Peer) -> None:
         """A peer that got going has no more need of its allowed fast set (BEP 6)."""

@@ -21,10 +21,9 @@ import random
 from collections.abc import Callable
 from typing import Protocol
 
-import gevent
-
 from microtorrd.core.tiers import Pacing, Tracker
 from microtorrd.errors import TrackerError, TrackerUnreachable
+from microtorrd.greenlets import breathe
 from microtorrd.net.announce_hosts import Entry, Errand
 from microtorrd.net.tracker_client import Heard, Identity, Question
 from microtorrd.proto.announce import AnnounceRequest
@@ -262,7 +261,7 @@ class Page(Entry):
             if member.page is self:
                 member.forgotten()
             if number % _TOLD_AT_ONCE == 0:
-                gevent.sleep(0)
+                breathe()
         self._merge(now)
 
     def _merge(self, now: float) -> None:

@@ -24,7 +24,7 @@ import gevent
 from gevent.event import Event
 
 from microtorrd.core.tiers import Place
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.net.announce_hosts import Entry, Errand, HostGate, ScheduleLimits
 from microtorrd.net.announce_pages import Pages
 from microtorrd.net.tracker_client import TrackerClient
@@ -202,7 +202,7 @@ class AnnounceScheduler:
                 self.submit(errand)
             called += 1
             if called % _CALLS == 0:
-                gevent.sleep(0)
+                breathe()
 
     def _put_away(self, now: float) -> None:
         if not self._workers:

@@ -25,7 +25,7 @@ from microtorrd.core.beacon import Beacon
 from microtorrd.core.earshot import Earshot
 from microtorrd.core.events import Address
 from microtorrd.errors import ProtocolError
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.net.neighbourhood import Way, is_neighbour
 from microtorrd.proto import lsd
 
@@ -125,7 +125,7 @@ class Discovery:
         while not self._closed:
             count += 1
             if count % AT_A_TIME == 0:  # while datagrams wait, `recvfrom` does not
-                gevent.sleep(0)
+                breathe()
             try:
                 datagram, source = sock.recvfrom(lsd.READ_MAX_BYTES + 1)
             except OSError as error:

@@ -15,14 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from time import monotonic
 
-import gevent
 from gevent import socket
 from gevent.event import Event
 
 from microtorrd import logs
 from microtorrd.core.events import Address
 from microtorrd.errors import ProtocolError
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.net.greeting import (
     Greeted,
     Joined,
@@ -33,6 +32,7 @@ from microtorrd.net.greeting import (
     why,
 )
 from microtorrd.net.listening import name_of, open_sockets
+from microtorrd.net.turns import Gate
 from microtorrd.net.utp_door import UtpDoor
 from microtorrd.proto.gob_dialect import begins_gob
 from microtorrd.proto.handshake import PEER_ID_BYTES, Handshake, decode_opening
@@ -44,6 +44,9 @@ HANDSHAKE_S = 15.0
 HALF_OPEN = 200
 HALF_OPEN_PER_HOST = 32
 
+#: So many are let in at a time: their handshakes begin in one turn of the hub.
+AT_A_TIME = 8
+
 #: When no descriptor is left for who knocks, try again after this time.
 BREATH_S = 0.5
 
@@ -54,7 +57,7 @@ class Listener:
     """Waits for peers at one port of several addresses, and shakes hands with who names a torrent of ours.
 
     `resolve` says whether a swarm id is of a torrent that takes peers; `accept` gets who passed, and owns the
-    socket from then on.
+    socket from then on. Through the `gate` they go a few at a time.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Listener:
         peer_id: bytes,
         crew: Crew,
         is_banned: Callable[[str], bool] = lambda host: False,
+        gate: Gate | None = None,
         half_open: int = HALF_OPEN,
         half_open_per_host: int = HALF_OPEN_PER_HOST,
         timeout_s: float = HANDSHAKE_S,
@@ -82,6 +86,7 @@ class Listener:
         self._peer_id = peer_id
         self._crew = crew
         self._is_banned = is_banned
+        self._gate = gate or Gate()
         self._half_open = half_open
         self._half_open_per_host = half_open_per_host
         self._timeout_s = timeout_s
@@ -110,7 +115,11 @@ class Listener:
         self.addresses = []
 
     def _accept_all(self, listening: socket.socket) -> None:
+        count = 0
         while not self._breath.is_set():
+            count += 1
+            if count % AT_A_TIME == 0:  # while somebody knocks `accept` does not wait, and others want a turn
+                breathe()
             try:
                 sock, address = listening.accept()
             except ConnectionError:  # gone again before we looked
@@ -123,7 +132,6 @@ class Listener:
                 self._breath.wait(BREATH_S)
                 continue
             self._let_in(sock, str(address[0]))
-            gevent.sleep(0)  # while somebody knocks `accept` does not wait, and others want a turn
 
     def _let_in(self, sock: socket.socket, host: str) -> None:
         refused = ""
@@ -156,7 +164,8 @@ class Listener:
         if reason:
             _log.debug("handshake_failed", host=host, reason=reason)
             return
-        if self._strangers.pop(sock, None) is not None:
+        self._gate.enter()
+        if not self._breath.is_set() and self._strangers.pop(sock, None) is not None:
             self._accept(Joined(sock, handshake, host, None, incoming=True, gob=streams))
 
     def _shake_hands(self, sock: socket.socket, deadline: float) -> Greeted:

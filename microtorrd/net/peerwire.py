@@ -20,6 +20,7 @@ from microtorrd.net.batch import SendMemory
 from microtorrd.net.connection import GONE, LIMITED_READ_BYTES, TURN_BYTES, Connection
 from microtorrd.net.sender import Sender
 from microtorrd.net.stream import TcpStream
+from microtorrd.net.turns import Gate
 from microtorrd.proto.geometry import Geometry
 from microtorrd.proto.messages import Cancel, Message, Reject
 from microtorrd.proto.wire import ReceiveMemory, Wire, encode, encode_requests
@@ -42,13 +43,14 @@ REQUESTS_MAX = 10_000
 
 
 class WireMemory:
-    """The memory that all peer wires of a process share."""
+    """The memory that all peer wires of a process share, and the gate for their readers."""
 
-    __slots__ = ("receive", "send")
+    __slots__ = ("gate", "receive", "send")
 
     def __init__(self) -> None:
         self.receive = ReceiveMemory()
         self.send = SendMemory()
+        self.gate = Gate()
 
 
 class PeerWire(Connection):
@@ -154,7 +156,7 @@ class PeerWire(Connection):
             limit = down.chunk(LIMITED_READ_BYTES, monotonic()) if limited else None
             n = stream.read(wire.receive_buffers(limit))
             if n is None:
-                stream.wait_readable(self._worth_reading(since_wait))
+                self._wait_readable(since_wait)
                 since_turn = since_wait = 0
                 continue
             if n == 0:
@@ -171,8 +173,13 @@ class PeerWire(Connection):
             # Less than there was room for is all there was. Not `sleep(0)`: the loop runs up to 50 such turns
             # in a row before it looks at sockets and timers again, which made half a second of these.
             if n < wire.room or since_turn >= max(TURN_BYTES, memory.plan_bytes):
-                stream.wait_readable(self._worth_reading(since_wait))
+                self._wait_readable(since_wait)
                 since_turn = since_wait = 0
+
+    def _wait_readable(self, came_bytes: int) -> None:
+        """Wait until it is worth while to read, after so much at the last wake-up."""
+        self._stream.wait_readable(self._worth_reading(came_bytes))
+        self._memory.gate.enter()
 
     def _worth_reading(self, came_bytes: int) -> int:
         """How much should have come before it is read, after so much at the last wake-up."""

@@ -1,9 +1,12 @@
-"""Whose turn it is to send: who has a batch ready stands in a row, and in each turn of the hub as many from
-its front may go as fit into a few milliseconds.
+"""Whose turn it is: who has something to do stands in a row, and in each turn of the hub as many from its
+front may go as fit into a few milliseconds.
 
 Without it every connection that can send does so in each turn of the hub, and with hundreds of them everybody
 else waits for hundreds of batches. With it the row may be of any length and batches stay large: between two
 turns the hub looks at its sockets and timers.
+
+Who was woken by its socket need not stand in a row as long as there are few of them: that is what the gate is
+for.
 """
 
 from __future__ import annotations
@@ -53,3 +56,36 @@ class Turns:
                     break
         if row:
             self._timer.start(self._let_go)
+
+
+class Gate:
+    """Where those come through who were woken by their sockets: at once as long as the hub has not been at
+    it for `TURN_S`, else in a row. The hub serves all sockets that are ready in one turn, were they
+    thousands."""
+
+    __slots__ = ("_began", "_row", "_used", "_watcher")
+
+    def __init__(self) -> None:
+        self._row = Turns()
+        self._watcher: Any = None  # tells when a turn begins; it rests while nobody comes through
+        self._began = 0.0
+        self._used = False
+
+    def enter(self) -> None:
+        """Return when this greenlet may go on."""
+        self._used = True
+        if self._watcher is None:
+            loop = get_hub().loop
+            self._watcher = loop.check(ref=False, priority=loop.MAXPRI)  # before all that is ready
+        if not self._watcher.active:
+            self._began = monotonic()
+            self._watcher.start(self._begin)
+        elif monotonic() - self._began >= TURN_S:
+            self._row.wait()
+
+    def _begin(self) -> None:
+        """The hub has looked at its sockets; runs in the hub."""
+        self._began = monotonic()
+        if not self._used:
+            self._watcher.stop()
+        self._used = False

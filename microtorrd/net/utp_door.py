@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import monotonic
 
-import gevent
 from gevent import socket
 
 from microtorrd import logs
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.proto.utp import decline
 from microtorrd.rate import Allowance
 
@@ -67,7 +66,7 @@ class UtpDoor:
         while not self._closed:
             count += 1
             if count % AT_A_TIME == 0:  # while datagrams wait, `recvfrom` does not
-                gevent.sleep(0)
+                breathe()
             try:
                 datagram, source = sock.recvfrom(DATAGRAM_MAX)
                 answer = decline(datagram)

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from functools import cache
 from time import monotonic
 
-import gevent
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from microtorrd.errors import WebSeedError
+from microtorrd.greenlets import breathe
 from microtorrd.net.web_stream import CONNECT_S, WebStream
 
 #: What is read at a time: TLS records have 16 KiB.
@@ -75,7 +75,7 @@ class TlsStream(WebStream):
     def give_turn(self, timeout_s: float) -> None:
         """As without TLS."""
         if self._tls.pending() or self._incoming.pending:
-            gevent.sleep(0)
+            breathe()
         else:
             self.wait(timeout_s)
 

@@ -101,11 +101,14 @@ _NEAR = tuple(
     )
 )
 
+#: The first bytes that such addresses may have; `fc00::/7` has two.
+_NEAR_FIRST = frozenset({net[0] for net, _ in _NEAR} | {0xFD})
+
 
 def is_near(host: str) -> bool:
     """Whether this numeric address means something in one's own network only."""
     packed = read_host(host.partition("%")[0])
-    if packed is None:
+    if packed is None or packed[0] not in _NEAR_FIRST:
         return False
     return any(len(net) == len(packed) and same_bits(net, packed, bits) for net, bits in _NEAR)
 

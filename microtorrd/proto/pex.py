@@ -9,6 +9,7 @@ type count as not said, as with deployed clients.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct, field
 
@@ -83,11 +84,17 @@ def _by_family(
     """Entries of IPv4 and of IPv6, each with its address."""
     families: tuple[list[tuple[bytes, Address]], list[tuple[bytes, Address]]] = ([], [])
     for address in addresses:
-        host = read_host(address[0])
-        if host is None:
-            raise ValueError(f"{address[0]!r} is no address of a peer")
-        families[len(host) == 16].append((pack(host, address[1]), address))
+        entry = _entry(address)
+        families[len(entry) == ENTRY6_BYTES].append((entry, address))
     return families
+
+
+@lru_cache(4096)  # the same addresses are told to many
+def _entry(address: Address) -> bytes:
+    host = read_host(address[0])
+    if host is None:
+        raise ValueError(f"{address[0]!r} is no address of a peer")
+    return pack(host, address[1])
 
 
 def _bytes(value: Value | None) -> bytes:

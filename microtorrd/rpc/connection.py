@@ -15,13 +15,13 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-import gevent
 from gevent import monkey, socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
 from microtorrd import logs
 from microtorrd.errors import Busy, CallerError, NotAllowed
+from microtorrd.greenlets import breathe
 from microtorrd.proto import jsonrpc
 from microtorrd.rpc.api import Caller, Note, Subscription
 
@@ -39,6 +39,9 @@ HEARTBEAT_S = 30.0
 
 #: How many notes go out in one write.
 NOTES_AT_ONCE = 64
+
+#: How long one client's lines are answered before others get a turn.
+TURN_S = 0.004
 
 #: How long, and how much, we swallow after an error that ends the connection, so that the client reads it.
 LINGER_S = 10.0
@@ -103,6 +106,7 @@ class Connection:
         self.caller = Caller(pid=self.pid, uid=self.uid, gid=gid, attach=self._attach)
         self.heard_at = time.monotonic()
         self.has_called = False
+        self._turn_at = self.heard_at  # since then others had no turn, but for the time that we waited
         self._sock = sock
         self._server = server
         self._lines = jsonrpc.LineBuffer(server.bounds.line_bytes)
@@ -187,8 +191,7 @@ class Connection:
     # --------------------------------------------------------------------------------------------- answers
 
     def _serve(self) -> None:
-        while chunk := self._sock.recv(BIG_CHUNK_BYTES if self._held > FREE_BYTES else CHUNK_BYTES):
-            self.heard_at = time.monotonic()
+        while chunk := self._receive():
             self._lines.feed(chunk)
             try:
                 while (line := self._lines.take()) is not None:
@@ -196,8 +199,9 @@ class Connection:
                     del line  # perhaps a big one: not kept while the next one is awaited
                     if self._finishing:
                         return
+                    self._share_turns()
                 self._hold(self._lines.held)
-                gevent.sleep(0)  # a client with always more to say lets others speak too
+                self._share_turns()
             except CallerError as error:
                 _log.warning("rpc_client_dropped", pid=self.pid, uid=self.uid, error=str(error))
                 self._send(jsonrpc.encode_error(None, error) + b"\n")
@@ -205,6 +209,20 @@ class Connection:
                 return
         if self._subscription is not None and self._is_hung_up():
             self._subscription.close()
+
+    def _receive(self) -> bytes:
+        """What the client says next; b"": nothing more."""
+        asked_at = time.monotonic()
+        chunk: bytes = self._sock.recv(BIG_CHUNK_BYTES if self._held > FREE_BYTES else CHUNK_BYTES)
+        self.heard_at = time.monotonic()
+        self._turn_at += self.heard_at - asked_at  # others had that time
+        return chunk
+
+    def _share_turns(self) -> None:
+        """A client that is never waited for, because it has always more to say, lets others speak, too."""
+        if time.monotonic() - self._turn_at >= TURN_S:
+            breathe()
+            self._turn_at = time.monotonic()
 
     def _answer(self, line: bytes | bytearray) -> None:
         self.has_called = True
@@ -279,7 +297,7 @@ class Connection:
                 note = subscription.get(0) if len(lines) < NOTES_AT_ONCE else None
             if lines:
                 self._send_notes(b"".join(lines))
-                gevent.sleep(0)
+                breathe()
             elif subscription.closed:
                 break
             elif self._is_hung_up():

@@ -14,7 +14,7 @@ import gevent
 
 from microtorrd import logs
 from microtorrd.errors import ConfigError
-from microtorrd.greenlets import Crew
+from microtorrd.greenlets import Crew, breathe
 from microtorrd.tracker.admission import NameOf, admission, nobody
 from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
 from microtorrd.tracker.app import create_app
@@ -114,7 +114,7 @@ class TrackerServer:
     def _expire(self) -> None:
         """Forget whose time has come; step by step, since after a silence it can be a whole swarm."""
         while self._service.expire(self._clock()):
-            gevent.sleep(0)
+            breathe()
 
 
 def _read(settings: TrackerSettings) -> Lists:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +10,21 @@ import pytest
 
 from microtorrd.core import events
 from microtorrd.core.events import AddressesFound, Dial, Order
-from microtorrd.core.exchange import ALLOW_EVERY_S, AT_ONCE, BURST, EVERY_S, MOST, PORTS_OF_A_HOST
+from microtorrd.core.exchange import (
+    ALLOW_EVERY_S,
+    AT_ONCE,
+    BURST,
+    EVERY_S,
+    MOST,
+    NEWCOMERS_AT_ONCE,
+    PORTS_OF_A_HOST,
+    TOLD_MAX,
+)
 from microtorrd.core.settings import SwarmSettings
 from microtorrd.proto.extended import ExtendedHandshake
-from microtorrd.proto.messages import Extended
+from microtorrd.proto.messages import Extended, HaveNone
 from microtorrd.proto.pex import NAME, NUMBER, REACHABLE, SEED, PexMessage
-from tests.core.rig import Rig, dropped, of, told
+from tests.core.rig import Rig, dropped, of, peer_id, told
 
 THEIRS = 9  # the number that others want
 
@@ -38,11 +48,6 @@ def news(orders: Sequence[Order], number: int) -> list[PexMessage]:
         for message in told(orders, number)
         if isinstance(message, Extended) and message.number == THEIRS
     ]
-
-
-def ticks(rig: Rig, seconds: float) -> list[list[Order]]:
-    """What each second brings."""
-    return [rig.tick() for _ in range(int(seconds))]
 
 
 def exchange(added: dict[tuple[str, int], int], *gone: tuple[str, int]) -> Extended:
@@ -73,17 +78,87 @@ def test_who_came_to_us_is_named_where_it_listens() -> None:
     assert news(rig.tick(8), 1) == [PexMessage({("10.1.0.2", 7): SEED})]
 
 
-def test_of_many_who_came_together_not_all_are_told_together() -> None:
-    rig = Rig("..")
-    everybody = range(1, 2 * AT_ONCE + 4)
-    for number in everybody:
-        meet(rig, number)
-    told_in = [{number for number in everybody if news(orders, number)} for orders in ticks(rig, 6)]
-    assert [len(numbers) for numbers in told_in if numbers] == [AT_ONCE, AT_ONCE, 3]
-    assert set().union(*told_in) == set(everybody)
-    # A minute later as well: who was told first is due first.
-    again = [{number for number in everybody if news(orders, number)} for orders in ticks(rig, EVERY_S)]
-    assert [numbers for numbers in again if numbers] == [numbers for numbers in told_in if numbers]
+def crowd(peers: int) -> Rig:
+    """So many who came together, each from a host of its own."""
+    rig = Rig("..", settings=SwarmSettings(connections_per_torrent=10_000, idle_timeout_s=1e9))
+    words_said = words()
+    for number in range(1, peers + 1):
+        host = f"10.1.{number >> 8}.{number & 255}"
+        rig.lent[number] = []
+        rig.do(
+            events.PeerJoined(number, (host, 6881), peer_id(number), False, True, True, host=host),
+            events.MessagesReceived(number, (words_said, HaveNone())),
+            check=False,
+        )
+    return rig
+
+
+def seconds(rig: Rig, count: float) -> list[dict[int, PexMessage]]:
+    """Who is told what in each second."""
+    told_in: list[dict[int, PexMessage]] = []
+    for _ in range(int(count)):
+        rig.now += 1.0
+        messages: dict[int, PexMessage] = {}
+        for order in of(rig.do(events.Ticked(), check=False), events.Tell):
+            for message in order.messages:
+                if isinstance(message, Extended) and message.number == THEIRS:
+                    assert order.peer not in messages
+                    messages[order.peer] = PexMessage.decode(message.payload)
+        told_in.append(messages)
+    return told_in
+
+
+def test_of_many_who_came_together_each_is_told_within_seconds_and_not_all_at_once() -> None:
+    rig = crowd(2 * NEWCOMERS_AT_ONCE + 3)
+    told_in = [messages for messages in seconds(rig, 6) if messages]
+    assert [len(messages) for messages in told_in] == [NEWCOMERS_AT_ONCE, NEWCOMERS_AT_ONCE, 3]
+    assert len(set().union(*told_in)) == len(rig.core.swarm.peers)
+    named: Counter[events.Address] = Counter()
+    for messages in told_in:
+        for number, message in messages.items():
+            assert len(message.added) == MOST and not message.dropped
+            assert rig.peer(number).address not in message.added
+            named.update(message.added)
+    # Not all of them the same few: who is named gets dialed.
+    assert len(named) > 5 * MOST
+    rig.core.check()
+
+
+def test_later_they_are_told_again_a_few_in_each_second_and_nothing_twice() -> None:
+    rig = crowd(2 * AT_ONCE + 9)
+    heard: dict[int, dict[events.Address, int]] = {number: {} for number in rig.core.swarm.peers}
+    for messages in seconds(rig, 4 * EVERY_S):
+        assert len(messages) <= AT_ONCE + NEWCOMERS_AT_ONCE
+        for number, message in messages.items():
+            assert not heard[number].keys() & message.added.keys()
+            heard[number] |= message.added
+    everybody = {peer.address for peer in rig.core.swarm.peers.values()}
+    for number, addresses in heard.items():
+        assert set(addresses) == everybody - {rig.peer(number).address}, "in the end of all"
+
+
+def test_a_newcomer_is_told_before_those_who_were_told_already() -> None:
+    rig = crowd(4 * AT_ONCE)
+    seconds(rig, EVERY_S)
+    meet(rig, 9_999, host="10.9.9.9")
+    first, second = seconds(rig, 2)
+    assert 9_999 in {**first, **second}
+
+
+def test_nobody_is_told_of_more_than_so_many_and_the_gone_make_room() -> None:
+    rig = crowd(TOLD_MAX + 2 * MOST)
+    told_of: set[events.Address] = set()
+    for messages in seconds(rig, 8 * EVERY_S):
+        told_of |= set(messages[1].added if 1 in messages else ())
+    assert len(told_of) == TOLD_MAX
+    for number in [n for n, peer in rig.core.swarm.peers.items() if peer.address in told_of][:MOST]:
+        rig.do(events.PeerLeft(number, "gone", False), check=False)
+    gone = added = 0
+    for messages in seconds(rig, 3 * EVERY_S):
+        if 1 in messages:
+            gone += len(messages[1].dropped)
+            added += len(messages[1].added)
+    assert gone == added == MOST
 
 
 def test_no_more_than_fifty_at_a_time() -> None:

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 
+from microtorrd.core import uploading
 from microtorrd.core.events import BlocksSent, Order, RequestsReceived, Serve, Withdraw
 from microtorrd.core.fastset import allowed_fast
 from microtorrd.core.settings import SwarmSettings
@@ -336,3 +337,37 @@ def test_what_others_have_is_not_handed_out() -> None:
     leecher(rig, 1, "xx..")
     leecher(rig, 2, "..x.")
     assert set(suggested(rig.journal, 1)) | set(suggested(rig.journal, 2)) <= {3}
+
+
+# ---------------------------------------------------------------------------------------------- a crowd
+
+
+def test_in_a_crowd_everybody_has_a_turn_and_the_longest_waiting_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(uploading, "CROWD", 6)
+    rig = Rig("xx", settings=SwarmSettings(upload_slots=2, idle_timeout_s=1e9))
+    everybody = range(1, 31)
+    for number in everybody:
+        leecher(rig, number)
+        rig.now += 0.01
+    assert unchoked(rig) == {1, 2}
+    assert Unchoke() in told(rig.leave(1), 3)
+    served: set[int] = {1}
+    for _ in range(40):
+        rig.tick(10)
+        served |= unchoked(rig)
+    assert served == set(everybody)
+
+
+def test_in_a_crowd_who_gives_is_seen_wherever_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uploading, "CROWD", 4)
+    rig = Rig("x" + "." * 30, settings=SwarmSettings(upload_slots=2))
+    for number in range(1, 41):
+        leecher(rig, number, "." + "x" * 30 if number == 33 else "")
+    assert 33 not in unchoked(rig)
+    for _ in range(20):
+        rig.deliver(33, 2)
+        rig.stored()
+        rig.tick(1)
+    assert 33 in unchoked(rig)

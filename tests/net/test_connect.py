@@ -9,6 +9,7 @@ import socket as plain
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -25,6 +26,7 @@ from microtorrd.net.interfaces import interface_addresses, require_interface
 from microtorrd.net.listener import Listener
 from microtorrd.net.stream import SOCKET_BUFFER_BYTES
 from microtorrd.proto.handshake import HANDSHAKE_BYTES, PROTOCOL, Handshake, decode_handshake
+from tests.waiting import until
 
 SWARM = b"s" * 20
 OTHER_SWARM = b"o" * 20
@@ -256,6 +258,32 @@ def test_closing_sends_away_who_stands_at_the_door(open_door: Callable[..., Door
         assert is_closed(sock)
     with pytest.raises(OSError, match="refused"):
         door.knock()
+
+
+def test_many_who_knock_at_once_leave_others_their_turn(open_door: Callable[..., Door]) -> None:
+    beats: list[float] = []  # of processor time
+    joined: list[Joined] = []
+
+    def take_long(item: Joined) -> None:
+        joined.append(item)
+        item.sock.close()
+        until_s = time.thread_time() + 0.001
+        while time.thread_time() < until_s:
+            sum(range(20))
+
+    door = open_door(half_open_per_host=200)
+    door.listener._accept = take_long
+    knocking = [door.knock() for _ in range(100)]
+    for sock in knocking:
+        sock.sendall(GREETING)
+    timer = gevent.get_hub().loop.timer(0.001, 0.001)
+    timer.start(lambda: beats.append(time.thread_time()))
+    until(lambda: len(joined) == len(knocking))
+    timer.stop()
+    timer.close()
+    for sock in knocking:
+        sock.close()
+    assert max(later - before for before, later in pairwise(beats)) < 0.02
 
 
 def test_without_descriptors_those_who_knock_wait(

@@ -1,4 +1,5 @@
-"""The row of those who send: order, a bound on each turn of the hub, and who leaves it before its turn."""
+"""The row of those who send: order, a bound on each turn of the hub, and who leaves it before its turn. The
+gate of those who were woken by their sockets."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ import pytest
 from gevent import Greenlet, get_hub, socket
 
 from microtorrd.net import turns
-from microtorrd.net.turns import Turns
+from microtorrd.net.turns import Gate, Turns
 from tests.net.peers import WAIT_S
 
 
@@ -110,3 +111,70 @@ def test_sockets_are_looked_at_between_two_turns() -> None:
             row.wait()
         assert heard == [b"!"]
         listening.join()
+
+
+class Woken:
+    """Many who are woken by their sockets in the same turn of the hub, and what each then does."""
+
+    def __init__(self, clock: Clock, count: int, cost_s: float) -> None:
+        self.gate = Gate()
+        self.loops = 0
+        self.done: list[tuple[int, int]] = []  # in which turn of the hub, and who
+        self._clock = clock
+        self._cost_s = cost_s
+        self._pairs = [socket.socketpair() for _ in range(count)]
+        self._loop_watcher = get_hub().loop.prepare()
+        self._loop_watcher.start(self._count)
+        self._readers = [gevent.spawn(self._read, number) for number in range(count)]
+        gevent.sleep(0.001)
+
+    def _count(self) -> None:
+        self.loops += 1
+
+    def _read(self, number: int) -> None:
+        while self._pairs[number][0].recv(1):
+            self.gate.enter()
+            self.done.append((self.loops, number))
+            self._clock.now += self._cost_s
+
+    def wake_all(self) -> list[int]:
+        """How many went on in each turn of the hub."""
+        self.done.clear()
+        for _, end in self._pairs:
+            end.send(b"!")
+        with gevent.Timeout(WAIT_S):
+            while len(self.done) < len(self._pairs):
+                gevent.sleep(0.001)
+        loops = [loop for loop, _ in self.done]
+        return [loops.count(loop) for loop in dict.fromkeys(loops)]
+
+    def close(self) -> None:
+        for _, end in self._pairs:
+            end.close()
+        gevent.joinall(self._readers, timeout=WAIT_S, raise_error=True)
+        for end, _ in self._pairs:
+            end.close()
+        self._loop_watcher.stop()
+
+
+def test_who_was_woken_goes_on_at_once_while_there_is_time(clock: Clock) -> None:
+    woken = Woken(clock, 10, turns.TURN_S / 20)
+    assert woken.wake_all() == [10]
+    woken.close()
+
+
+def test_of_many_who_were_woken_a_turn_takes_as_many_as_fit(clock: Clock) -> None:
+    woken = Woken(clock, 10, turns.TURN_S / 2 + 1e-6)
+    for _ in range(3):
+        assert woken.wake_all() == [2] * 5
+        assert sorted(number for _, number in woken.done) == list(range(10))
+    woken.close()
+
+
+def test_the_gate_rests_while_nobody_comes(clock: Clock) -> None:
+    woken = Woken(clock, 2, 0.0)
+    woken.wake_all()
+    for _ in range(3):
+        gevent.sleep(0.001)
+    assert not woken.gate._watcher.active
+    woken.close()

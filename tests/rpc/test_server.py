@@ -6,7 +6,9 @@ import errno
 import json
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from gevent.event import Event
 
 from microtorrd.greenlets import Crew
 from microtorrd.proto import jsonrpc
+from microtorrd.rpc.connection import TURN_S
 from microtorrd.rpc.server import Bounds
 from microtorrd.terms import Terms
 from tests.conftest import HubWatch
@@ -214,6 +217,25 @@ def test_a_greedy_client_lets_others_speak(house: House, client: Client, crew: C
         assert client.ask("daemon.ping")["result"]["pong"] is True
     enough.set()
     until(lambda: not crew.alive())
+
+
+def test_many_calls_in_one_write_leave_others_their_turn(house: House, client: Client, crew: Crew) -> None:
+    """Sockets and timers, too, not only other clients that are ready."""
+    beats: list[float] = []
+    timer = gevent.get_hub().loop.timer(0.001, 0.001)
+    timer.start(lambda: beats.append(time.thread_time()))
+
+    def flood() -> None:
+        with Client(house.path) as greedy:
+            greedy.say(b'{"jsonrpc":"2.0","method":"daemon.ping","id":1}\n' * 4000)
+            for _ in range(4000):
+                greedy.hear()
+
+    crew.spawn("flood", flood)
+    until(lambda: not crew.alive())
+    timer.stop()
+    timer.close()
+    assert max(later - before for before, later in pairwise(beats)) < 3 * TURN_S
 
 
 def test_running_out_of_descriptors_is_survived(house: House, client: Client, log_lines: Logs) -> None:
