@@ -77,7 +77,7 @@ def check(settings: Config, invocation: Invocation) -> int:
 
 
 def postpone_collections() -> None:
-    """Let Python look for reference cycles only when all torrents stand (`daemon.resume_collections`).
+    """Let Python look for reference cycles only when all torrents stand (`cycles.resume_collections`).
 
     Nothing of what a start makes goes. While thousands of torrents come in, all that is there would be gone
     through again and again; each time the hub stands still.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import faulthandler
-import gc
 import os
 import resource
 import signal
@@ -24,6 +23,7 @@ from gevent.lock import BoundedSemaphore
 
 from microtorrd import __version__, config, libraries, logs
 from microtorrd.config import Config
+from microtorrd.cycles import resume_collections
 from microtorrd.errors import ConfigError, MicrotorrError, Stopping
 from microtorrd.greenlets import Crew, breathe
 from microtorrd.invocation import FAILED, LOCKED, MISCONFIGURED, OK, Invocation
@@ -349,13 +349,6 @@ def exit_code(error: MicrotorrError) -> int:
     cause = error.__cause__
     passing = isinstance(cause, OSError) and cause.errno in PASSING
     return MISCONFIGURED if isinstance(error, ConfigError) and not passing else FAILED
-
-
-def resume_collections() -> None:
-    """Look for reference cycles again, but not among what is there now: that stays, or is in none when it
-    goes."""
-    gc.freeze()
-    gc.enable()
 
 
 def prepare_process() -> None:

@@ -21,6 +21,7 @@ from microtorrd.changes import ROWS_AT_ONCE, Changes
 from microtorrd.config import Config
 from microtorrd.content import Content
 from microtorrd.core.events import Address, AddressesFound
+from microtorrd.cycles import HighWater
 from microtorrd.errors import (
     NotAllowed,
     StorageError,
@@ -79,6 +80,7 @@ class Session:
         self._listener: Listener | None = None
         self._discovery: Discovery | None = None
         self._changes = Changes(breathe)
+        self._high_water = HighWater()
 
     # --------------------------------------------------------------------------------- life and death
 
@@ -433,6 +435,7 @@ class Session:
             gevent.sleep(1.0)
             self._ticks += 1
             self.facilities.pool.look()
+            self._high_water.look(self.facilities.connections)
             for torrent in tuple(self.facilities.active):
                 torrent.tick()
                 if notes.has_readers:

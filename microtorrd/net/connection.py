@@ -188,6 +188,7 @@ class Connection(ABC):
         self._running -= greenlet is not None
         if not self._running:
             self._stream.close()
+            self._sender.cut_loose()
 
     def _end(self, reason: str, *, fault: bool = False, abort: bool = False) -> None:
         if self.closed:

@@ -55,6 +55,10 @@ class GobSender(Outgoing):
         self._on_sent = on_sent
         self._queue: deque[int] = deque()
 
+    def cut_loose(self) -> None:
+        """`run` has ended: forget who is told of what was sent."""
+        self._on_sent = _nobody
+
     # ---- orders, from any greenlet; none of them waits
 
     def serve(self, requests: Iterable[BlockRequest]) -> None:
@@ -126,3 +130,7 @@ class GobSender(Outgoing):
 
     def _cannot_read(self, error: StorageError, batch: Batch) -> None:
         raise error
+
+
+def _nobody(piece: int, blocks: int, payload_bytes: int, is_last: bool) -> None:
+    """Nobody is left who would want to know."""

@@ -134,6 +134,11 @@ class Outgoing(ABC):
         """It is not sent now: it is to be sent next."""
 
     @abstractmethod
+    def cut_loose(self) -> None:
+        """`run` has ended: forget those who are told of something. They hold this sender, and both would be
+        a cycle."""
+
+    @abstractmethod
     def _send(self, batch: Batch) -> None:
         """Write it, as far as the socket takes it, and give its buffer back."""
 

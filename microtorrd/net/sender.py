@@ -79,6 +79,10 @@ class Sender(Outgoing):
         super().close()
         self._queue.clear()
 
+    def cut_loose(self) -> None:
+        """`run` has ended: forget who is told of errors."""
+        self._on_disk_error = _nobody
+
     # ---- the writer greenlet
 
     @property
@@ -127,3 +131,7 @@ class Sender(Outgoing):
 
     def _cannot_read(self, error: StorageError, batch: Batch) -> None:
         self._on_disk_error(error, batch.blocks + self.withdraw(None))
+
+
+def _nobody(error: StorageError, requests: Sequence[BlockRequest]) -> None:
+    """Nobody is left who would want to know."""

@@ -18,6 +18,7 @@ from typing import Protocol
 from gevent import monkey, socket
 from gevent.event import Event
 from gevent.lock import BoundedSemaphore
+from msgspec.structs import replace
 
 from microtorrd import logs
 from microtorrd.errors import Busy, CallerError, NotAllowed
@@ -181,6 +182,8 @@ class Connection:
         self._server.budget.resize(self._held, 0)
         self._sock.close()
         self._server.forget(self)
+        # It knows the way back to us: a cycle, of which every call of `mtorrctl` would leave one behind.
+        self.caller = replace(self.caller, attach=_refuse)
 
     def _shutdown(self, how: int) -> None:
         try:
@@ -317,6 +320,11 @@ class Connection:
         poll = monkey.get_original("select", "poll")()
         poll.register(self._sock.fileno(), select.POLLHUP)
         return any(flags & (select.POLLHUP | select.POLLERR) for _, flags in poll.poll(0))
+
+
+def _refuse(subscription: Subscription, _: Callable[[Note], bool]) -> None:
+    subscription.close()
+    raise NotAllowed("this connection is closed")
 
 
 def _event(note: Note) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import struct
 import time
@@ -15,12 +16,15 @@ from gevent import socket
 
 from microtorrd.core.events import BlocksReceived, MessagesReceived, PeerLeft, RequestsReceived
 from microtorrd.greenlets import Crew
+from microtorrd.net.peerwire import PeerWire
+from microtorrd.net.sender import Sender
 from microtorrd.net.stream import TcpStream
 from microtorrd.proto import messages as m
 from microtorrd.proto.received import PLAN_BYTES, TURN_BYTES
 from microtorrd.proto.wire import encode, piece_header
 from microtorrd.rate import Limiter, TokenBucket
 from tests.net.peers import Bench
+from tests.waiting import until
 
 Make = Callable[..., Bench]
 
@@ -363,3 +367,25 @@ def test_idle_connections_cost_little_memory(bench: Bench) -> None:
     finally:
         tracemalloc.stop()
     assert each < 16_000, "bytes a connection, the tests' own other end included"
+
+
+def test_a_wire_that_ended_leaves_nothing_for_the_search_for_cycles(make_bench: Make) -> None:
+    """Which is as good as never made among what is old (`cycles.py`)."""
+
+    def live_and_die() -> None:
+        bench = make_bench()
+        wire, stranger, facts = bench.connect()
+        stranger.say(m.Have(1))
+        facts.wait(lambda: facts.messages)
+        stranger.sock.close()
+        facts.left()
+        until(lambda: wire._running == 0)
+        bench.wires.clear()
+
+    gc.collect()
+    gc.disable()
+    try:
+        live_and_die()
+        assert not [thing for thing in gc.get_objects() if isinstance(thing, PeerWire | Sender)]
+    finally:
+        gc.enable()

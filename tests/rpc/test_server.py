@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import socket
@@ -18,7 +19,7 @@ from gevent.event import Event
 
 from microtorrd.greenlets import Crew
 from microtorrd.proto import jsonrpc
-from microtorrd.rpc.connection import TURN_S
+from microtorrd.rpc.connection import TURN_S, Connection
 from microtorrd.rpc.server import Bounds
 from microtorrd.terms import Terms
 from tests.conftest import HubWatch
@@ -236,6 +237,18 @@ def test_many_calls_in_one_write_leave_others_their_turn(house: House, client: C
     timer.stop()
     timer.close()
     assert max(later - before for before, later in pairwise(beats)) < 3 * TURN_S
+
+
+def test_a_client_that_left_leaves_nothing_for_the_search_for_cycles(house: House, crew: Crew) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with Client(house.path) as client:
+            client.subscribe()
+            client.ask("daemon.ping")
+        until(lambda: not [thing for thing in gc.get_objects() if isinstance(thing, Connection)])
+    finally:
+        gc.enable()
 
 
 def test_running_out_of_descriptors_is_survived(house: House, client: Client, log_lines: Logs) -> None:
