@@ -434,7 +434,12 @@ class Life(Standing):
         if facts["whole"]:
             self.content.forget_hashes()
         self._log.info(
-            "completed", **{key: value for key, value in facts.items() if not isinstance(value, list)}
+            "completed",
+            **{
+                key: round(value, 3) if isinstance(value, float) else value
+                for key, value in facts.items()
+                if not isinstance(value, list)
+            },
         )
 
     def was_verified(self) -> None:

@@ -277,7 +277,7 @@ def pairs(items: Iterable[tuple[str, str]], indent: str = "") -> str:
 
 def by_name(name: str, value: Any) -> str:
     """A value of any answer, spelled as the unit in its name says."""
-    if value is None or value == "":
+    if value in (None, "", []):
         return NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -290,7 +290,7 @@ def by_name(name: str, value: Any) -> str:
             return exact_size(int(value))
         if name.endswith("_s"):
             return duration(value)
-        if name == "share" or name in ("progress", "checked"):
+        if name in ("share", "progress", "checked", "from_seeders"):
             return percent(value)
         if name == "piece_length":
             return piece_size(int(value))

@@ -9,8 +9,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from microtorrd.errors import NotFound
-from mtorrctl.client import Client
+from microtorrd.errors import Busy, NotFound
+from mtorrctl.client import Client, Note
 from mtorrctl.exits import Failure, OutOfTime
 from mtorrctl.progress import TorrentProgress
 from mtorrctl.render import clean
@@ -56,7 +56,7 @@ def first_outcome(client: Client, row: dict[str, Any]) -> dict[str, Any]:
     if not _is_undecided(row):
         return row
     end = time.monotonic() + FIRST_S
-    client.subscribe(kinds=["state_changed", "torrent_removed"], ids=[row["info_hash"]])
+    subscribe_if_possible(client, kinds=["state_changed", "torrent_removed"], ids=[row["info_hash"]])
     while _is_undecided(row) and (left_s := end - time.monotonic()) > 0:
         client.next_note(min(left_s, FIRST_LOOKS_EVERY_S))
         try:
@@ -64,6 +64,26 @@ def first_outcome(client: Client, row: dict[str, Any]) -> dict[str, Any]:
         except NotFound:  # somebody removed it: how it came in was well
             break
     return row
+
+
+def subscribe_if_possible(client: Client, *, kinds: list[str], ids: list[str] | None = None) -> bool:
+    """Hear of these, unless the daemon has all the subscribers it may have: False then."""
+    try:
+        client.subscribe(kinds=kinds, ids=ids)
+    except Busy:
+        return False
+    return True
+
+
+def first_ends(client: Client, info_hashes: list[str]) -> dict[str, Note]:
+    """The note about each of these torrents that comes first, as far as some come within FIRST_S."""
+    ends: dict[str, Note] = {}
+    end = time.monotonic() + FIRST_S
+    while len(ends) < len(info_hashes) and (left_s := end - time.monotonic()) > 0:
+        note = client.next_note(left_s)
+        if note is not None and note.get("info_hash") in info_hashes:
+            ends.setdefault(note["info_hash"], note)
+    return ends
 
 
 def refuse_failed(row: dict[str, Any]) -> None:

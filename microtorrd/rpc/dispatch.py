@@ -7,6 +7,7 @@ not expect is a bug, is logged with its traceback, and reaches the caller as an 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -107,7 +108,7 @@ def _record(method: Method, params: msgspec.Struct, caller: Caller, outcome: str
     facts: dict[str, Any] = {
         name: value
         for name, value in msgspec.structs.asdict(params).items()
-        if name not in _NOT_LOGGED and value not in (None, "", False)
+        if name not in _NOT_LOGGED and value != _defaults(type(params))[name]
     }
     # A limit method that is given no limit is asked for those in force.
     is_question = method.name.endswith(".limit") and not facts.keys() & {"down", "up"}
@@ -121,3 +122,12 @@ def _record(method: Method, params: msgspec.Struct, caller: Caller, outcome: str
         pid=caller.pid,
         outcome=outcome,
     )
+
+
+@cache
+def _defaults(kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """What each parameter is that was not given; it is not worth a word in the log."""
+    return {
+        field.name: field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+        for field in msgspec.structs.fields(kind)
+    }

@@ -7,12 +7,14 @@ import sys
 
 import click
 
+from microtorrd.errors import MicrotorrError, NotAllowed
 from mtorrctl import render
 from mtorrctl.commands.common import (
     PATH,
     RATE,
     absolute,
     act_on_each,
+    complain,
     finish,
     id_argument,
     json_option,
@@ -21,6 +23,7 @@ from mtorrctl.commands.common import (
     tell,
 )
 from mtorrctl.exits import Failure
+from mtorrctl.waiting import first_ends, subscribe_if_possible
 
 
 @click.command(short_help="Stop torrents until they are resumed.")
@@ -99,21 +102,35 @@ def remove(ids: tuple[str, ...], data: bool, yes: bool, as_json: bool, socket: s
 def move(id: str, directory: str, as_json: bool, socket: str | None) -> None:
     """Move the files of a torrent to DIR, and go on there.
 
-    They are copied, synced and checked before the old ones are deleted, and nothing is ever overwritten. The
-    command returns when the daemon has begun; `mtorrctl events` tells when it is done.
+    They are copied, synced and checked before the old ones are deleted, and nothing is ever overwritten. A
+    move that takes longer goes on when the command has returned; `inspect` tells how far it is, and `events`
+    what came of it.
     """
     target = absolute(directory)
     if os.path.exists(target) and not os.path.isdir(target):
         raise Failure(f"{render.clean(target)} is not a directory")
     with open_client(socket) as client:
+        hears = subscribe_if_possible(client, kinds=["moved", "move_failed"])
         rows = client.call("torrent.move", id=id, save_to=target)["torrents"]
-    if as_json:
-        tell(render.as_json({"torrents": rows, "errors": []}))
-        return
-    if not rows:
-        tell("there is nothing to move")
+        ends = first_ends(client, [row["info_hash"] for row in rows]) if hears else {}
+    errors: list[MicrotorrError] = []
+    failures = []
     for row in rows:
-        tell(f"moving {render.clean(row['name'])} to {render.clean(target)}")
+        end = ends.get(row["info_hash"], {"kind": "moving"})
+        if end["kind"] == "move_failed":
+            errors.append(Failure(f"{render.clean(row['name'])} stays where it is: {end['message']}"))
+            failures.append(
+                {"id": row["info_hash"], "code": NotAllowed.code, "message": end["message"], "data": {}}
+            )
+        elif not as_json:
+            tell(f"{end['kind']} {render.clean(row['name'])} to {render.clean(target)}")
+    if as_json:
+        tell(render.as_json({"torrents": rows, "errors": failures}))
+    elif not rows:
+        tell("there is nothing to move")
+    for error in errors:
+        complain(error)
+    finish(errors, len(rows))
 
 
 @click.command(short_help="In which order pieces are fetched.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from microtorrd.errors import CallerError, MicrotorrError
+from microtorrd.errors import CallerError, MicrotorrError, NotFound
 from microtorrd.proto.units import parse_duration, parse_rate, parse_size
 from mtorrctl import exits, render
 from mtorrctl.client import Client
@@ -184,8 +184,10 @@ def act_on_each(
     *,
     done: str,
     as_json: bool,
+    hint: str = "",
 ) -> list[MicrotorrError]:
-    """Make the same call for each id, tell how each came out, return what went wrong."""
+    """Make the same call for each id, tell how each came out, return what went wrong. `hint` is for ids that
+    mean nothing."""
     with open_client(socket) as client:
         outcomes = client.batch([(method, {"id": id, **params}) for id in ids])
     rows: list[dict[str, Any]] = []
@@ -205,7 +207,7 @@ def act_on_each(
         if not rows and not errors:
             tell("there are no torrents")
     for error in errors:
-        complain(error)
+        print_error(str(error), hint if isinstance(error, NotFound) else "")
     return errors
 
 

@@ -103,7 +103,13 @@ def seed(
     errors = each(paths, share, of=len(what))
     if ids:
         errors += act_on_each(
-            socket, ids, "torrent.seed", {"super_seed": super_seed}, done="seeding", as_json=as_json
+            socket,
+            ids,
+            "torrent.seed",
+            {"super_seed": super_seed},
+            done="seeding",
+            as_json=as_json,
+            hint="nor is there a file or directory of that name here",
         )
     finish(errors, len(what))
 

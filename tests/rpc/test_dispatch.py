@@ -382,10 +382,20 @@ def test_every_changing_call_is_logged_with_its_caller(desk: Desk, log_lines: Lo
     assert (added["method"], added["outcome"], added["params"]) == (
         "torrent.add",
         "ok",
-        {"label": "os", "files": [], "priorities": {}},
+        {"label": "os"},
     )
     assert paused["outcome"].startswith("NotFound: ")
     assert (listed["method"], listed["level"]) == ("torrent.list", "debug")
+
+
+def test_what_lifts_a_limit_or_says_no_is_logged_as_well(desk: Desk, log_lines: Logs) -> None:
+    desk.ok("session.limit", up=0)
+    desk.ok("session.limit")
+    desk.ok("torrent.order", id="ubuntu.iso", sequential=False)
+    lifted, asked, ordered = [line for line in log_lines() if line["event"] == "rpc_call"]
+    assert (lifted["level"], lifted["params"]) == ("info", {"up": 0})
+    assert (asked["level"], asked["params"]) == ("debug", {})
+    assert ordered["params"] == {"id": "ubuntu.iso", "sequential": False}
 
 
 json_values = st.recursive(

@@ -93,11 +93,20 @@ def test_without_a_wait_one_hears_at_once_what_came_of_it(make_daemon: MakeDaemo
     added = mtorrctl(daemon, "add", mtorrent, "--save-to", tmp_path / "new")
     assert (added.returncode, added.stdout) == (0, f"downloading all.bin in {tmp_path}/new\n")
     assert mtorrctl(daemon, "remove", "all.bin").returncode == 0
+    mistyped = mtorrctl(daemon, "seed", "nowhere")
+    assert mistyped.returncode == 4
+    assert "nor is there a file or directory of that name here" in mistyped.stderr
     shared = mtorrctl(daemon, "seed", content, "--json")
     assert shared.returncode == 0
     # It may be at it still; but it has read some of it.
     row = json.loads(shared.stdout)["torrent"]
     assert row["state"] == "seeding" or row["checked"] > 0
+    wait_until(daemon, lambda row: row["state"] == "seeding")
+    moved = mtorrctl(daemon, "move", "all.bin", tmp_path / "file/below")
+    assert (moved.returncode, moved.stdout) == (1, "")
+    assert f"all.bin stays where it is: {tmp_path}/file/below: Not a directory" in moved.stderr
+    moved = mtorrctl(daemon, "move", "all.bin", tmp_path / "below")
+    assert (moved.returncode, moved.stdout) == (0, f"moved all.bin to {tmp_path}/below\n")
 
 
 def test_in_the_foreground_it_ends_with_the_reason(make_daemon: MakeDaemon, tmp_path: Path) -> None:
