@@ -30,6 +30,7 @@ TESTS = [
     "pytest>=8.0",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "redis>=5.0",
     "ruff>=0.5",
     "types-psutil",
     "types-requests",
@@ -46,7 +47,11 @@ setup(
     packages=find_packages(include=["microtorrd", "microtorrd.*", "mtorrctl", "mtorrctl.*"]),
     package_data={"microtorrd": ["py.typed"], "mtorrctl": ["py.typed"]},
     install_requires=REQUIREMENTS,
-    extras_require={"test": TESTS, "bench": ["psutil>=5.9", "libtorrent>=2.0.9", "matplotlib>=3.8"]},
+    extras_require={
+        "redis": ["redis>=5.0"],
+        "test": TESTS,
+        "bench": ["psutil>=5.9", "libtorrent>=2.0.9", "matplotlib>=3.8"],
+    },
     entry_points={
         "console_scripts": [
             "microtorrd = microtorrd.__main__:main",

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+
+# Until the daemon listens to signals there is nothing to be ended: Ctrl-C makes no traceback of an import.
+# Not where another program, which has gevent already, has us in it.
+if "gevent" not in sys.modules and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from gevent import events, monkey
 
 # No plugins of gevent's: it looks for them in all that is installed, a score of times, which takes 50 ms.
@@ -11,7 +19,6 @@ if not monkey.is_module_patched("socket"):  # else by a program that has us in i
 
 import argparse
 import gc
-import sys
 from collections.abc import Sequence
 
 import gevent
@@ -32,6 +39,8 @@ exit codes: 0 stopped, 1 failed, 2 usage, 75 another daemon holds the state dire
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the daemon; the exit code."""
     options = parser().parse_args(arguments)
+    if options.config == "":
+        parser().error("argument --config: the path is empty")
     overrides = list(options.set)
     if options.log_level is not None:
         overrides.append(f"daemon.log_level={options.log_level}")
@@ -45,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MISCONFIGURED
     if options.check_config:
         return check(settings, invocation)
-    lacking = libraries.missing((*libraries.LATER, "flask") if settings.tracker.enabled else libraries.LATER)
+    lacking = libraries.missing((*libraries.LATER, *of_the_tracker(settings)))
     if lacking:
         print(f"microtorrd: not installed: {', '.join(lacking)}", file=sys.stderr)
         return FAILED
@@ -74,6 +83,12 @@ def check(settings: Config, invocation: Invocation) -> int:
     file = invocation.config_file()
     print(f"{file}: ok" if file else "ok (no configuration file: defaults)")
     return OK
+
+
+def of_the_tracker(settings: Config) -> list[str]:
+    """The libraries that only a tracker needs."""
+    needed = {"flask": settings.tracker.enabled, "redis": settings.tracker.store != "memory"}
+    return [name for name, is_needed in needed.items() if settings.tracker.enabled and is_needed]
 
 
 def postpone_collections() -> None:

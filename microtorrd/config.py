@@ -83,8 +83,8 @@ def load(path: str | None, overrides: Sequence[str] = (), environ: Mapping[str, 
 
 def config_file(path: str | None, environ: Mapping[str, str]) -> str | None:
     """The main file that `load` reads, None where there is none."""
-    candidate = path or _usual_file(environ)
-    return candidate if path is not None or os.path.exists(candidate) else None
+    candidate = _usual_file(environ) if path is None else path
+    return candidate if path is not None or os.path.lexists(candidate) else None
 
 
 def as_table(config: Config) -> dict[str, dict[str, Any]]:
@@ -144,14 +144,18 @@ def _usual_file(environ: Mapping[str, str]) -> str:
 
 
 def _files(path: str | None, environ: Mapping[str, str]) -> Iterator[str]:
-    main = path or _usual_file(environ)
-    if path is not None or os.path.exists(main):
+    main = _usual_file(environ) if path is None else path
+    if path is not None or os.path.lexists(main):
         yield main
-    directory = Path(main).parent / "conf.d"
+    directory = os.path.join(os.path.dirname(main), "conf.d")
     try:
-        yield from sorted(str(file) for file in directory.glob("*.toml"))
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return
     except OSError as error:
-        raise ConfigError(f"cannot be listed: {error.strerror}", file=str(directory)) from error
+        raise ConfigError(f"cannot be listed: {error.strerror}", file=directory) from error
+    # Editors keep hidden files beside those that they work on.
+    yield from (os.path.join(directory, name) for name in names if re.fullmatch(r"[^.].*\.toml", name))
 
 
 def _from_file(file: str) -> dict[str, _Given]:
@@ -271,6 +275,8 @@ def _from_text(record: Record, text: str) -> Any:
 
 
 def _as_kind(record: Record, value: Any, given: _Given, home: str) -> Any:
+    if record.kind in ("size", "rate") and isinstance(value, int) and value > units.MOST_BYTES:
+        raise ValueError(f"{value} is more than {units.spell_size(units.MOST_BYTES)}")
     if not isinstance(value, str):
         return value
     match record.kind:
@@ -343,6 +349,10 @@ def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
             check(value)
         except ValueError as error:
             refuse(name, str(error))
+    if not re.fullmatch(r"memory|(?:rediss?|unix)://\S+", config.tracker.store):
+        refuse(
+            "tracker.store", f"{config.tracker.store!r} is neither memory nor a URL, as redis://host:6379/0"
+        )
     if config.tracker.min_interval > config.tracker.interval:
         name = "tracker.interval" if "tracker.min_interval" not in given else "tracker.min_interval"
         refuse(name, "tracker.min_interval is longer than tracker.interval")
@@ -371,7 +381,7 @@ def _network(text: str) -> object:
 
 def _placed_defaults(path: str | None, environ: Mapping[str, str]) -> dict[str, Any]:
     """The paths that depend on who runs the daemon: what systemd gave, a user's own, or the system's."""
-    main = path or _usual_file(environ)
+    main = _usual_file(environ) if path is None else path
     state = environ.get("STATE_DIRECTORY", "").split(":")[0]
     runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     if state:

@@ -340,6 +340,7 @@ def tracker_settings(settings: Config) -> TrackerSettings:
         allow_file=tracker.allow_file,
         deny_file=tracker.deny_file,
         passkeys_file=tracker.passkeys_file,
+        store=tracker.store,
         max_peers=tracker.max_peers,
     )
 

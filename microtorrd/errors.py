@@ -115,6 +115,13 @@ class TrackerFull(ClientError):
     kind = "full"
 
 
+class StoreUnreachable(ClientError):
+    """Not the client's: our tracker cannot reach its store. But all that can be done is to be told so."""
+
+    def __init__(self) -> None:
+        super().__init__("the tracker cannot reach its store at the moment", retry_in=1)
+
+
 class TrackerError(MicrotorrError):
     """A remote tracker's: it is down, slow, wrong or says no. We back off. `retry_s` is its own wish."""
 

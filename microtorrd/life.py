@@ -284,7 +284,7 @@ class Life(Standing):
         return self._choosing is not None or (self._choice_turn is not None and self._choice_turn.locked())
 
     def _begin_to_follow(self) -> None:
-        if self._choosing is None:
+        if self._choosing is None and not self._gone:
             self._choosing = self.crew.spawn("choose", self._follow_choices)
 
     def _wait_for_choices(self) -> None:
@@ -326,7 +326,9 @@ class Life(Standing):
     # ----------------------------------------------------------------------------- what comes from outside
 
     def post(self, facts: Sequence[Fact]) -> None:
-        """Hand facts to the core, or keep them until there is one."""
+        """Hand facts to the core, or keep them until there is one. Of one that is gone nobody wants any."""
+        if self._gone:
+            return
         self._wake()
         if self.host is None:
             self._kept = (*self._kept, *facts)
@@ -335,6 +337,8 @@ class Life(Standing):
 
     def _act(self, fact: Fact) -> None:
         """The same for a wish of the operator's, who is to see the outcome in the answer."""
+        if self._gone:  # removed by another one while this one waited: nothing can be begun any more
+            return
         self._wake()
         if self.host is None:
             self._kept = (*self._kept, fact)

@@ -153,7 +153,7 @@ class Resolver:
 
     def start(self) -> None:
         """Begin to look for the metainfo, unless it is paused."""
-        if not self.record.stopped:
+        if not self.record.stopped and not self._gone:
             self.post((events.Started(),))
             if not self._named:
                 self._named = True
@@ -278,7 +278,7 @@ class Resolver:
                     self.announcer.start()
                 else:
                     self.announcer.stop()
-            case Judge():
+            case Judge() if not self.crew.stopped:
                 self.crew.spawn("judge", self._judge, order)
 
     def _dial(self, address: Address) -> None:

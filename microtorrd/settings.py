@@ -374,7 +374,7 @@ class Swarm(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         setting(
             "Data asked of one peer in advance, at most: more fills long and fast lines, less wastes less "
-            "when it leaves.",
+            "when it leaves. A reload changes it for new connections.",
             kind="size",
             live=True,
             ge=64 * KIB,
@@ -492,6 +492,14 @@ class Tracker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             live=True,
         ),
     ] = ""
+    store: Annotated[
+        str,
+        setting(
+            "Where it remembers its swarms: `memory`; or a Redis server that several trackers share, as "
+            "`redis://host:6379/0`, `rediss://` with TLS, or `unix:///path`.",
+            kind="text",
+        ),
+    ] = "memory"
     max_peers: Annotated[
         int,
         setting(

@@ -39,6 +39,8 @@ class Torrent(Life):
         self.refuse_while_moving()
         failure = self.content.failure
         self._change(stopped=False)
+        if self._gone:  # somebody removed it meanwhile: it must not announce itself for ever
+            return
         if self.rest is not None:
             self._go_on_at_rest(self.rest.when(paused=False))
         if self.host is None or self.moving:  # that has begun meanwhile, and goes on by itself when it ends

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -184,6 +186,7 @@ class TestMistakes:
             ("[listen]\naddresses = [7]", 2, "listen.addresses: [7] is not a list of texts"),
             ("[listen]\naddresses = ['localhost']", 2, "'localhost' is not a numeric IPv4 or IPv6 address"),
             ("[limits]\nup = -1", 2, "limits.up: -1 is out of range: 0 or more"),
+            ("[limits]\nup = 99999999999999999999", 2, "limits.up: 99999999999999999999 is more than"),
             ("[limits]\nup = '3 Mb/s'", 2, "limits.up: '3 Mb/s' could mean bits or bytes"),
             ("[storage]\npiece_memory = 5", 2, "5 is out of range: from 1 MiB to 64 GiB"),
             (
@@ -230,6 +233,31 @@ class TestMistakes:
             load(str(file), (), ENVIRON)
         with pytest.raises(ConfigError, match="Is a directory"):
             load(str(file.parent), (), ENVIRON)
+
+    def test_a_link_that_leads_nowhere_is_no_empty_configuration(self, tmp_path: Path) -> None:
+        usual = tmp_path / "microtorrd/microtorrd.toml"
+        usual.parent.mkdir()
+        usual.symlink_to(tmp_path / "gone")
+        with pytest.raises(ConfigError, match="cannot be read: No such file"):
+            load(None, (), ENVIRON | {"XDG_CONFIG_HOME": str(tmp_path)})
+
+    def test_what_an_editor_leaves_in_conf_d_is_not_read(self, file: Path) -> None:
+        folder = file.parent / "conf.d"
+        folder.mkdir()
+        file.write_text("")
+        (folder / ".#x.toml").symlink_to("ada@laptop.4711")
+        (folder / ".x.toml").write_text("nonsense")
+        (folder / "x.toml~").write_text("nonsense")
+        assert load(str(file), (), ENVIRON).listen.port == 7777
+
+    def test_a_directory_that_cannot_be_listed_is_named(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(path: str) -> list[str]:  # as for anybody but root, who may list anything
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+        monkeypatch.setattr(config.os, "listdir", refuse)
+        assert str(refusal(file, "")) == f"{file.parent / 'conf.d'}: cannot be listed: Permission denied"
 
     def test_a_mistake_in_conf_d_names_that_file(self, file: Path) -> None:
         (file.parent / "conf.d").mkdir()

@@ -171,6 +171,7 @@ WAITING = {
     "flask",
     "requests",
     "urllib3",
+    "redis",
 }
 MAY_WAIT = (
     "microtorrd.libraries",

@@ -168,6 +168,11 @@ class TestArguments:
         assert f"{denied}:2: 'x' is not a swarm id" in result.stderr
         assert "Traceback" not in result.stderr
 
+    def test_what_an_unset_variable_leaves_names_no_file(self) -> None:
+        result = microtorrd("--check-config", "--config", "")
+        assert result.returncode == 2
+        assert result.stderr.endswith("microtorrd: error: argument --config: the path is empty\n")
+
     def test_log_level_and_format_are_settings_like_others(self) -> None:
         assert microtorrd("--check-config", "--log-level", "debug", "--log-format", "json").returncode == 0
         assert microtorrd("--check-config", MICROTORRD_DAEMON_LOG_LEVEL="loud").returncode == 78
@@ -191,6 +196,11 @@ class TestLife:
         assert process.said("greenlet_crashed") + process.said("greenlets_survived") == []
         process.start()
         assert process.stop() == 0
+
+    def test_an_interrupt_before_it_listens_makes_no_traceback(self) -> None:
+        asked = "import signal, microtorrd.__main__; print(signal.getsignal(signal.SIGINT).name)"
+        command = [sys.executable, "-c", asked]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "SIG_DFL\n"
 
     def test_interrupt_and_shutdown_end_it_too(self, process: Process) -> None:
         process.start()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from microtorrd import logs
-from microtorrd.errors import ClientError
+from microtorrd.errors import ClientError, StoreUnreachable
 from microtorrd.proto.announce import AnnounceRequest, Dialect, choose_dialect, parse_query
 from microtorrd.proto.announce_reply import (
     GOODBYE,
@@ -133,6 +133,11 @@ class Answerer:
         self._log = logs.get(room="tracker")
 
     @property
+    def waits(self) -> bool:
+        """Whether `announce`, `scrape` and `health` wait for a store: they are for greenlets then."""
+        return self._service.waits
+
+    @property
     def takes_passkeys(self) -> bool:
         """Whether `/announce/PASSKEY` and `/scrape/PASSKEY` are answered, too."""
         return self._service.takes_passkeys
@@ -160,7 +165,10 @@ class Answerer:
 
     def health(self) -> Answer:
         """Answer `/health`: we are here, and this is how much we know."""
-        size = self._service.size()
+        try:
+            size = self._service.size()
+        except StoreUnreachable as error:
+            return Answer(503, JSON, json.dumps({"status": str(error)}).encode())
         facts = {"status": "ok", "swarms": size.swarms, "peers": size.peers}
         return Answer(200, JSON, json.dumps(facts).encode())
 

@@ -3,8 +3,8 @@
 It exists because of what a framework costs on a request of 300 bytes. An announce is answered in the loop's
 own callback, with one receive and one send, Nagle's algorithm off (else each answer waits for the
 acknowledgement of the one before): there is no greenlet to switch to, since nothing here waits. What may wait
-(the application, a client that does not take its answer) gets a greenlet of the crew. Equal blocks of headers
-are read once. Requests may come pipelined; answers go out together.
+(the application, a store that lies elsewhere, a client that does not take its answer) gets a greenlet of the
+crew. Equal blocks of headers are read once. Requests may come pipelined; answers go out together.
 
 Bounds, because anybody may connect: 8 KiB a head, so long for a head, for an answer to be taken and for
 idling (`HttpLimits`), and so many connections: over that, the one that has idled longest makes room.
@@ -17,9 +17,10 @@ from __future__ import annotations
 import errno
 import socket as constants
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from email.utils import formatdate
+from functools import partial
 from itertools import chain
 from math import inf
 from typing import Any, Literal
@@ -138,6 +139,7 @@ class HttpServer:
         self._crew = crew
         self._limits = limits
         self._on_tick = on_tick
+        self._waits = answerer.waits
         self._log = logs.get(room="tracker")
         self._loop: Any = None
         self._listener: Any = None
@@ -257,9 +259,17 @@ class HttpServer:
                 return
             serve = self._answerer.announce if path == b"/announce" else self._answerer.scrape
             connection = "close" if not goes_on else "" if line.minor else "keep-alive"
+            after: After = (
+                "go_on" if goes_on else "linger" if headers.has_body or start < len(raw) else "close"
+            )
+            if self._waits:
+                client.received = raw[start:]
+                later = self._answered(partial(serve, line.query, client.origin, passkey), connection)
+                self._hand_over(client, chain(answers, later), after)
+                return
             answers.append(self._render(serve(line.query, client.origin, passkey), connection))
             if not goes_on:
-                self._send(client, answers, "linger" if headers.has_body or start < len(raw) else "close")
+                self._send(client, answers, after)
                 return
         if len(raw) - start >= MAX_HEAD_BYTES:
             self._refuse(client, answers, Refusal(431, f"a head has {MAX_HEAD_BYTES} bytes at most"))
@@ -280,6 +290,10 @@ class HttpServer:
                 self._headers.clear()
             self._headers[block] = headers
         return headers
+
+    def _answered(self, serve: Callable[[], Answer], connection: str) -> Iterator[bytes]:
+        """The answer, made when somebody asks for it: in a greenlet, which may wait."""
+        yield self._render(serve(), connection)
 
     def _pass_on(
         self, client: _Client, before: list[bytes], line: RequestLine, headers: Headers, *, goes_on: bool

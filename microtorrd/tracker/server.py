@@ -1,19 +1,21 @@
 """The tracker as a whole: settings in, a running server out.
 
-Put together here: the memory store, the rules, the answers, Flask, the HTTP server, the UDP server. All its
-greenlets belong to one crew; everything that is kept lives in memory and is gone with it.
+Put together here: the store, the rules, the answers, Flask, the HTTP server, the UDP server. All greenlets
+belong to one crew. What is kept lives in memory and is gone with it, or in a Redis server that others share.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from random import Random
 
 import gevent
 
 from microtorrd import logs
-from microtorrd.errors import ConfigError
+from microtorrd.errors import ConfigError, StoreUnreachable
 from microtorrd.greenlets import Crew, breathe
 from microtorrd.tracker.admission import NameOf, admission, nobody
 from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
@@ -24,7 +26,7 @@ from microtorrd.tracker.listening import listen, listen_on_both
 from microtorrd.tracker.lists import NO_LISTS, Lists, read_lists
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
-from microtorrd.tracker.store import MemoryStore, StoreBounds
+from microtorrd.tracker.store import MemoryStore, PeerStore, StoreBounds
 from microtorrd.tracker.udp import UdpServer
 from microtorrd.tracker.udp_answer import UdpAnswerer
 
@@ -47,24 +49,26 @@ class TrackerServer:
         name_of: NameOf = nobody,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._name_of = name_of
         self._log = logs.get(room="tracker")
-        bounds = StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
-        self._service = TrackerService(settings, MemoryStore(Random(), bounds), OpenAdmission())
-        answerer = Answerer(settings, self._service, clock, on_request, is_watched)
+        self._store = make_store(settings)
+        # What others share has times of the clock that they share.
+        self._clock = time.time if self._store.waits else clock
+        self._service = TrackerService(settings, self._store, OpenAdmission())
+        answerer = Answerer(settings, self._service, self._clock, on_request, is_watched)
+        ours = crew.child("tracker")
         self._http = HttpServer(
             answerer,
             create_app(answerer),
-            crew=crew.child("tracker"),
+            crew=ours,
             limits=HttpLimits(connections=settings.max_connections),
             on_tick=self._expire,
         )
         ids = ConnectionIds(os.urandom)
         datagrams = UdpAnswerer(
-            settings, self._service, ids, clock=clock, on_request=on_request, is_watched=is_watched
+            settings, self._service, ids, clock=self._clock, on_request=on_request, is_watched=is_watched
         )
-        self._udp = UdpServer(datagrams.answer)
+        self._udp = UdpServer(datagrams.answer, waits_in=ours if self._store.waits else None)
 
     @property
     def port(self) -> int:
@@ -110,11 +114,13 @@ class TrackerServer:
         """End all connections and wait for their ends."""
         self._udp.close()
         self._http.close(timeout_s)
+        self._store.close()
 
     def _expire(self) -> None:
         """Forget whose time has come; step by step, since after a silence it can be a whole swarm."""
-        while self._service.expire(self._clock()):
-            breathe()
+        with suppress(StoreUnreachable):  # it has said so, and there is a next time
+            while self._service.expire(self._clock()):
+                breathe()
 
 
 def _read(settings: TrackerSettings) -> Lists:
@@ -132,3 +138,16 @@ def _read(settings: TrackerSettings) -> Lists:
                 f"the tracker's lists could not be read within {READING_S:g} s", key="tracker.access"
             ) from None
     return lists
+
+
+def make_store(settings: TrackerSettings) -> PeerStore:
+    """Return the store that is chosen. Raises ConfigError."""
+    bounds = StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
+    if settings.store == "memory":
+        return MemoryStore(Random(), bounds)
+    from microtorrd.tracker.redis_store import RedisStore  # its library is for those who use it
+
+    try:
+        return RedisStore(settings.store, Random(), bounds)
+    except ValueError as error:
+        raise ConfigError(f"tracker.store: {error}", key="tracker.store") from error

@@ -1,7 +1,7 @@
 """The tracker's rules: what an announce does to a swarm and what its sender gets to know.
 
-Time is handed in; nothing here waits, and nothing knows HTTP. Whoever breaks a rule gets ClientError with the
-reason; nothing was changed then.
+Time is handed in; nothing waits unless the store does, and nothing knows HTTP. Whoever breaks a rule gets
+ClientError with the reason; nothing was changed then.
 
 | | MicroTorr | BitTorrent |
 |---|---|---|
@@ -82,6 +82,11 @@ class TrackerService:
     def user_of(self, passkey: str | None) -> str | None:
         """Return whose passkey this is; None for nobody's, and where there are none."""
         return None if passkey is None or self._passkeys is None else self._passkeys.user_of(passkey)
+
+    @property
+    def waits(self) -> bool:
+        """Whether what needs the store waits for an answer of it."""
+        return self._store.waits
 
     def announce(
         self,

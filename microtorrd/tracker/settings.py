@@ -28,6 +28,7 @@ class TrackerSettings(Struct, frozen=True):
         900  # between two announces of a BitTorrent client; low: fresher lists, high: less traffic
     )
     min_interval: int = 60  # that a BitTorrent client must let pass even when somebody is impatient
+    store: str = "memory"  # or the URL of a Redis server, which several trackers may share
     ip_parameter: IpParameter = "private"  # whose `ip` is believed; `always` lets anybody name any victim
     trusted_proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
     access: Access = "open"  # which swarms are served; see tracker.admission

@@ -1,8 +1,8 @@
 """Who is in which swarm: the PeerStore protocol, and MemoryStore, the one that a tracker has by itself.
 
 A store keeps, for each swarm, peers with their addresses and the time at which they will be forgotten. It
-knows no dialects, no HTTP and no clock, and never waits (a store elsewhere may). Every store passes the same
-contract tests.
+knows no dialects, no HTTP and no clock. One that lies elsewhere (`redis_store.py`) waits, and says so. Every
+store passes the same contract tests.
 
 Rules that MemoryStore keeps:
 - An announce costs the same in a swarm of three and of a million: no scan, no copy of a swarm.
@@ -62,7 +62,14 @@ class StoreBounds(NamedTuple):
 
 
 class PeerStore(Protocol):
-    """What a tracker needs to remember its swarms. Times are seconds of one clock, handed in."""
+    """What a tracker needs to remember its swarms. Times are seconds of one clock, handed in.
+
+    Where a store lies elsewhere, its methods raise StoreUnreachable when it cannot be reached.
+    """
+
+    #: Its methods wait for an answer: they are for greenlets, and never for a callback of the loop. Others
+    #: may share what is in it, so its times are those of the wall clock.
+    waits: bool
 
     def enter(
         self, swarm_id: bytes, peer: Peer, *, expires_at: float, finished: bool, want: int, named: bool
@@ -94,6 +101,10 @@ class PeerStore(Protocol):
 
     def size(self) -> StoreSize:
         """Return how much is in the store."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what it holds outside of this process."""
         ...
 
 
@@ -203,6 +214,8 @@ _BUCKET_S = 1.0
 class MemoryStore:
     """Swarms in the memory of this process."""
 
+    waits = False
+
     def __init__(self, chance: Random, bounds: StoreBounds | None = None) -> None:
         self._random = chance.random
         self._bounds = bounds or StoreBounds()
@@ -279,6 +292,9 @@ class MemoryStore:
     def size(self) -> StoreSize:
         """See PeerStore."""
         return StoreSize(len(self._swarms), self._peers)
+
+    def close(self) -> None:
+        """See PeerStore. It holds nothing."""
 
     def check(self) -> None:
         """Recount everything and assert the rules at the top of this file; for tests."""

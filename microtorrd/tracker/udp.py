@@ -1,7 +1,7 @@
 """The tracker's UDP server: datagrams in and out, in the loop's own callback.
 
-There is no greenlet to a datagram: one that comes is answered before the next is looked at, and nothing
-waits. Whatever comes, the loop is held up for `TURN_S` and one datagram at a time; then everybody else has a
+There is no greenlet to a datagram, unless its answer waits for a store that lies elsewhere: one that comes is
+answered before the next is looked at, and nothing waits. Whatever comes, the loop is held up for `TURN_S` and one datagram at a time; then everybody else has a
 turn, and the rest waits in the socket's buffer, where what is too much is lost. A reply that the socket does
 not take at once is lost, too: its client asks again, as with every datagram.
 """
@@ -18,6 +18,7 @@ from typing import Any
 import gevent
 
 from microtorrd import logs
+from microtorrd.greenlets import Crew
 from microtorrd.tracker.listening import IP_PKTINFO
 
 #: From a datagram and the numeric host that it came from to the datagram that answers it; None: silence.
@@ -29,6 +30,9 @@ TURN_S = 0.0005
 
 #: Longer than any request: a scrape of 74 torrents has 1,496 bytes. What is longer is cut.
 _RECEIVE_BYTES = 2048
+
+#: Datagrams whose answers wait at a time; what comes beyond that is lost.
+MOST_WAITING = 256
 
 _AT_ONCE = constants.MSG_DONTWAIT
 _READABLE = 1  # to libev
@@ -42,11 +46,20 @@ _Ancillary = tuple[int, int, bytes]
 
 
 class UdpServer:
-    """Answers the datagrams of one socket. `clock` tells the time that a turn takes."""
+    """Answers the datagrams of one socket. `clock` tells the time that a turn takes. With `waits_in` answers
+    wait for somebody (a store that lies elsewhere), and each has a greenlet of that crew."""
 
-    def __init__(self, answer: Answer, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        waits_in: Crew | None = None,
+    ) -> None:
         self._answer = answer
         self._clock = clock
+        self._waits_in = waits_in
+        self._waiting = 0
         self._log = logs.get(room="tracker")
         self._datagrams: Any = None
         self._door: Any = None  # its watcher
@@ -80,11 +93,24 @@ class UdpServer:
                 self._log.debug("datagram_not_received", error=str(error))
                 return count
             count += 1
-            answer = self._answer(datagram, address[0])
-            if answer is not None:
-                self._send(answer, ancillary, address)
+            if self._waits_in is None:
+                self._reply(datagram, ancillary, address)
+            elif self._waiting < MOST_WAITING:
+                self._waiting += 1
+                self._waits_in.spawn("datagram", self._reply_later, datagram, ancillary, address)
             if self._clock() >= ends_at:
                 return count
+
+    def _reply_later(self, datagram: bytes, ancillary: list[_Ancillary], address: Any) -> None:
+        try:
+            self._reply(datagram, ancillary, address)
+        finally:
+            self._waiting -= 1
+
+    def _reply(self, datagram: bytes, ancillary: list[_Ancillary], address: Any) -> None:
+        answer = self._answer(datagram, address[0])
+        if answer is not None and self._datagrams is not None:
+            self._send(answer, ancillary, address)
 
     def _send(self, answer: bytes, ancillary: list[_Ancillary], address: Any) -> None:
         try:

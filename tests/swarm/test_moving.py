@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 
 from bench.measure import make_torrent
 from microtorrd import relocation
-from microtorrd.errors import NotAllowed
+from microtorrd.errors import NotAllowed, NotFound
 from microtorrd.terms import Terms
 from tests.swarm.house import FILE_BYTES, PATIENCE_S, House, make_file, make_house
 from tests.swarm.moving import Gate
@@ -169,6 +170,29 @@ def test_a_check_of_all_passes_over_links_without_metainfo(house: House) -> None
     assert [row["name"] for row in house.session.verify("all")["torrents"]] == ["file-0001"]
     with pytest.raises(NotAllowed, match="has no metainfo yet"):
         house.session.verify("ab" * 20)
+
+
+@pytest.mark.parametrize("rests", [True, False])
+def test_what_is_wished_of_one_that_somebody_removes_meanwhile(
+    rests: bool, house: House, tmp_path: Path
+) -> None:
+    """Who wishes waits for the record, and another client may be quicker."""
+    raw = make_torrent(there_is(tmp_path / "other", b"2"), 16384, [])
+    if rests:
+        (torrent,) = house.torrents()
+    else:
+        house.session.add(raw, Terms(save_to=str(tmp_path / "new")))
+        torrent = house.torrents()[1]
+    house.wait_until(lambda: torrent.is_loaded)
+    house.session.remove(torrent.info_hash.hex(), False)
+    house.wait_until(lambda: torrent.crew.stopped or torrent.rest is not None)
+    # None of these may begin anything, nor end the greenlet of who called.
+    torrent.verify()
+    torrent.reannounce()
+    for wish in (torrent.resume, torrent.seed, torrent.pause):
+        with contextlib.suppress(NotFound):
+            wish()
+    assert torrent.rest is None or torrent.rest.paused
 
 
 def test_files_of_a_torrent_that_was_added_with_its_data_are_not_chosen(house: House) -> None:
