@@ -15,6 +15,7 @@ import gc
 import io
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -30,6 +31,12 @@ from gevent import Greenlet, get_hub
 
 from microtorrd import libraries, logs
 from microtorrd.greenlets import Crew
+
+# Descriptors of directories are closed when the hub turns next (gevent.os.close), and property tests do not let
+# it turn: more are open than an ordinary user has at first. The daemon, too, takes all that it may have.
+_soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+if 0 <= _soft < 1 << 14:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 14 if _hard < 0 else min(_hard, 1 << 14), _hard))
 
 #: How long the hub may stand still, and how often it is looked at.
 STALL_S = 0.1

@@ -23,7 +23,7 @@ def hashed_by_block(files: Any, offset: int, view: memoryview, expected: bytes, 
     return jobs.Stored(jobs.block_digests(view) if want_digests else ())
 
 
-def on_the_hub(self: Any, work: Any, done: Any, *, lane: Any = "urgent") -> None:
+def on_the_hub(self: Any, work: Any, done: Any, *, lane: Any = "urgent", place: Any = None) -> None:
     """The hub does it itself, and everybody waits."""
     try:
         outcome = work()

@@ -85,7 +85,7 @@ LEVERS = (
         "shared-values",
         "what torrents have in common is kept once",
         (
-            Swap("microtorrd.disk.state:intern", itself),
+            Swap("microtorrd.disk.records:intern", itself),
             Swap("microtorrd.gist:_same", make=without_cache),
             Swap("microtorrd.gist:_read_short", make=without_cache),
             Swap("microtorrd.core.tiers:intern", itself),
