@@ -1,9 +1,10 @@
 """The tracker's UDP server: datagrams in and out, in the loop's own callback.
 
 There is no greenlet to a datagram, unless its answer waits for a store that lies elsewhere: one that comes is
-answered before the next is looked at, and nothing waits. Whatever comes, the loop is held up for `TURN_S` and one datagram at a time; then everybody else has a
-turn, and the rest waits in the socket's buffer, where what is too much is lost. A reply that the socket does
-not take at once is lost, too: its client asks again, as with every datagram.
+answered before the next is looked at, and nothing waits. Whatever comes, the loop is held up for `TURN_S` and
+one datagram at a time; then everybody else has a turn, and the rest waits in the socket's buffer, where what
+is too much is lost. A reply that the socket does not take at once is lost, too: its client asks again, as
+with every datagram.
 """
 
 from __future__ import annotations
