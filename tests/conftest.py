@@ -32,8 +32,8 @@ from gevent import Greenlet, get_hub
 from microtorrd import libraries, logs
 from microtorrd.greenlets import Crew
 
-# Descriptors of directories are closed when the hub turns next (gevent.os.close), and property tests do not let
-# it turn: more are open than an ordinary user has at first. The daemon, too, takes all that it may have.
+# Descriptors of directories are closed when the hub turns next (gevent.os.close); property tests let it not:
+# more are open than an ordinary user has at first. The daemon, too, takes all that it may have.
 _soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 if 0 <= _soft < 1 << 14:
     resource.setrlimit(resource.RLIMIT_NOFILE, (1 << 14 if _hard < 0 else min(_hard, 1 << 14), _hard))
