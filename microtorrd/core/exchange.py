@@ -42,7 +42,7 @@ LOOK_S = 3.0
 #: together is due together, and to tell two thousand of each other at once held up everybody for a quarter
 #: of a second; now it is a few milliseconds in each of a few seconds.
 AT_ONCE = 48
-NEWCOMERS_AT_ONCE = 400
+NEWCOMERS_AT_ONCE = 300
 
 #: So many of those who are here are on the sheet of one tick, from which everybody is told.
 SHEET_MOST = 250
@@ -73,10 +73,11 @@ def allowance(now: float) -> Allowance:
 class Partner:
     """A peer that exchanges with us."""
 
-    __slots__ = ("allowance", "due_at", "number", "told")
+    __slots__ = ("allowance", "due_at", "near", "number", "told")
 
-    def __init__(self, number: int, now: float) -> None:
+    def __init__(self, number: int, *, near: bool, now: float) -> None:
         self.number = number  # of its messages
+        self.near = near  # it is in our own network
         self.told: dict[Address, None] = {}
         self.due_at = now + FIRST_S
         self.allowance = allowance(now)
@@ -145,7 +146,7 @@ class Exchange:
         partner = self._partners.get(peer.number)
         if number and not self._private:
             if partner is None:
-                partner = self._partners[peer.number] = Partner(number, now)
+                partner = self._partners[peer.number] = Partner(number, near=is_near(peer.host), now=now)
                 self._first.append((partner.due_at, peer.number))
             else:
                 partner.number = number
@@ -181,7 +182,7 @@ class Exchange:
         everybody, far = self._sheets()
         for number in due:
             peer, partner = self._swarm.peers[number], self._partners[number]
-            payload = self._news(peer, partner, everybody if is_near(peer.host) else far)
+            payload = self._news(peer, partner, everybody if partner.near else far)
             partner.due_at = now + (LOOK_S if payload is None else EVERY_S)
             heappush(self._later, (partner.due_at, number))
             if payload is not None:
