@@ -13,6 +13,7 @@ from urllib.parse import quote
 from flask import Flask, Response, request
 from werkzeug.exceptions import MethodNotAllowed, NotFound
 
+from microtorrd.errors import StoreUnreachable
 from microtorrd.tracker.answer import TEXT, Answer, Answerer, Origin, accepts_json
 
 
@@ -57,6 +58,10 @@ def create_app(answerer: Answerer) -> Flask:
     @app.errorhandler(NotFound)
     def not_found(error: NotFound) -> Response:
         return _refusal(404, "404 page not found")
+
+    @app.errorhandler(StoreUnreachable)
+    def store_unreachable(error: StoreUnreachable) -> Response:
+        return _refusal(503, str(error))
 
     @app.errorhandler(MethodNotAllowed)
     def method_not_allowed(error: MethodNotAllowed) -> Response:

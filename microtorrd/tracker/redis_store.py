@@ -12,6 +12,7 @@ What lies where, each name behind the prefix; S is a swarm id, a member a peer i
 | `downloaded:S` | how often somebody finished |
 | `due` | sorted set: S and member, by the time at which it is forgotten |
 | `swarms` | set of all S |
+| `complete` | how many members have everything |
 
 Times are seconds of the wall clock, which all trackers share; clocks a second apart do no harm. An empty
 swarm is no swarm: its keys are gone with its last member.
@@ -48,13 +49,16 @@ _ID_BYTES = 20
 _COMMON = """
 local prefix, swarm = ARGV[1], ARGV[2]
 local function key(name) return prefix .. name .. ':' .. swarm end
-local due, swarms = prefix .. 'due', prefix .. 'swarms'
+local due, swarms, complete = prefix .. 'due', prefix .. 'swarms', prefix .. 'complete'
+local function has_everything(value) return value and string.sub(value, 3) == '1' end
 local function pool_of(member, value)
     local number = (#member == 36 and 2 or 0) + (string.sub(value, 3) == '1' and 1 or 0)
     return key(number)
 end
 local function forget(member)
-    redis.call('ZREM', pool_of(member, redis.call('HGET', key('peers'), member)), member)
+    local value = redis.call('HGET', key('peers'), member)
+    redis.call('ZREM', pool_of(member, value), member)
+    if has_everything(value) then redis.call('DECR', complete) end
     redis.call('HDEL', key('peers'), member)
     redis.call('ZREM', due, swarm .. member)
     if redis.call('EXISTS', key('peers')) == 0 then
@@ -77,10 +81,12 @@ if redis.call('SISMEMBER', swarms, swarm) == 0 then
     redis.call('SADD', swarms, swarm)
 end
 local before = redis.call('HGET', key('peers'), member)
-if finished and not (before and string.sub(before, 3) == '1') then redis.call('INCR', key('downloaded')) end
+if finished and not has_everything(before) then redis.call('INCR', key('downloaded')) end
 local pool = pool_of(member, value)
 if before or not (is_full or redis.call('HLEN', key('peers')) >= most_peers) then
     if before then redis.call('ZREM', pool_of(member, before), member) end
+    local change = (has_everything(value) and 1 or 0) - (has_everything(before) and 1 or 0)
+    if change ~= 0 then redis.call('INCRBY', complete, change) end
     redis.call('ZADD', pool, lot, member)
     redis.call('HSET', key('peers'), member, value)
     redis.call('ZADD', due, expires_at, swarm .. member)
@@ -237,6 +243,14 @@ class RedisStore:
         """See PeerStore."""
         answer = self._run(self._counts, swarm_id)
         return None if answer is None else SwarmCounts(*answer)
+
+    def swarm_ids(self) -> list[bytes]:
+        """Return the ids of all swarms."""
+        return list(self._ask(lambda: self._redis.smembers(PREFIX + b"swarms")))
+
+    def complete_peers(self) -> int:
+        """Return how many of the peers have everything."""
+        return int(self._ask(lambda: self._redis.get(PREFIX + b"complete")) or 0)
 
     def expire(self, now: float, limit: int) -> int:
         """See PeerStore. Each tracker does it, and each peer is forgotten by one of them."""

@@ -21,7 +21,7 @@ from microtorrd.tracker.server import TrackerServer, make_store
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import StoreBounds, StoreSize
 from tests.lacking import lacking
-from tests.tracker.store_contract import SWARM, StoreContract, entries, fixed_chance, peer
+from tests.tracker.store_contract import OTHER_SWARM, SWARM, StoreContract, entries, fixed_chance, peer
 from tests.tracker.talk import Talker, announce
 from tests.tracker.test_udp import client, route
 from tests.tracker.test_udp import peer as someone
@@ -61,7 +61,7 @@ def fresh(server: str) -> Iterator[str]:
         # An empty swarm leaves nothing behind: what is there belongs to peers that are.
         for key in client.keys("*"):
             swarm = key.rpartition(b":")[2]
-            assert key in (b"microtorrd:due", b"microtorrd:swarms") or client.exists(
+            assert key in (b"microtorrd:due", b"microtorrd:swarms", b"microtorrd:complete") or client.exists(
                 b"microtorrd:peers:" + swarm
             )
 
@@ -79,6 +79,19 @@ class TestRedisStore(StoreContract):
         store = RedisStore(self.url, fixed_chance(), bounds)
         self.stores.append(store)
         return store
+
+    def test_what_there_is_in_all(self) -> None:
+        store = self.make(StoreBounds())
+        assert (store.swarm_ids(), store.complete_peers()) == ([], 0)
+        self.enter(store, peer(1))
+        self.enter(store, peer(2, complete=True), swarm=OTHER_SWARM)
+        assert (sorted(store.swarm_ids()), store.complete_peers()) == ([SWARM, OTHER_SWARM], 1)
+        self.enter(store, peer(1, complete=True))
+        assert store.complete_peers() == 2
+        self.enter(store, peer(2), swarm=OTHER_SWARM, until=5.0)
+        store.leave(SWARM, peer(1).peer_id, peer(1).entry[:-2], finished=False)
+        store.expire(6.0, 10)
+        assert (store.swarm_ids(), store.complete_peers()) == ([], 0)
 
     def test_two_trackers_serve_the_same_swarms(self) -> None:
         one, other = self.make(StoreBounds()), self.make(StoreBounds())
