@@ -33,6 +33,8 @@ class Foreign:
     makes_empty_files: ClassVar[bool] = True
     #: Whether it looks for its neighbours (BEP 14) beside asking the tracker.
     local_discovery: ClassVar[bool] = False
+    #: Whether it is to ask trackers over UDP. aria2 does so only where its DHT is on; all others always may.
+    udp_trackers: ClassVar[bool] = False
 
     def __init__(
         self, home: Path, place: Place, *, measured: bool = False, upload_bytes_per_s: int = 0

@@ -15,6 +15,15 @@ from tests.interop.meeting import Meeting
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
+def over_udp(kind: type[Foreign]) -> type[Foreign]:
+    """The same client, which asks trackers over UDP."""
+
+    class OverUdp(kind):  # type: ignore[valid-type, misc]
+        udp_trackers = True
+
+    return OverUdp
+
+
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.name)
 def test_it_finds_us_over_udp(network_meeting: Meeting, kind: type[Foreign]) -> None:
     """It downloads from one of ours that it knows of by a UDP announce, and is told of as a peer itself."""
@@ -22,7 +31,7 @@ def test_it_finds_us_over_udp(network_meeting: Meeting, kind: type[Foreign]) -> 
     meeting = network_meeting
     meeting.url = meeting.url.replace("http://", "udp://")
     content = make_file(meeting.directory, 3 * MIB + 4321)
-    meetings.foreign_downloads(meeting, kind, content)
+    meetings.foreign_downloads(meeting, over_udp(kind), content)
     theirs = [note for note in meeting.announces if note["peer_id"].startswith(kind.peer_id_start)]
     assert {note["transport"] for note in theirs} == {"udp"}
     assert parse_qs(theirs[0]["query"])["left"] == [str(3 * MIB + 4321)]
@@ -41,9 +50,9 @@ def test_others_find_each_other_over_udp(
     meeting.url = meeting.url.replace("http://", "udp://")
     content = make_file(meeting.directory, 3 * MIB + 4321)
     metainfo = meeting.share(content)
-    meeting.foreign(seeder, metainfo, content.parent)
+    meeting.foreign(over_udp(seeder), metainfo, content.parent)
     meeting.wait_for_announce(seeder.peer_id_start, holding="left=0")
     save_to = meeting.directory / "theirs"
-    meeting.foreign(leecher, metainfo, save_to)
+    meeting.foreign(over_udp(leecher), metainfo, save_to)
     meetings.wait_for_foreign(meeting, leecher, content, save_to)
     assert {note["transport"] for note in meeting.announces} == {"udp"}
