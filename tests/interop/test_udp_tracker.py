@@ -38,7 +38,7 @@ def test_it_finds_us_over_udp(network_meeting: Meeting, kind: type[Foreign]) -> 
 
 
 @pytest.mark.parametrize(
-    ("seeder", "leecher"), zip(ALL, ALL[1:] + ALL[:1], strict=True), ids=lambda kind: kind.name
+    ("seeder", "leecher"), list(zip(ALL, ALL[1:] + ALL[:1], strict=True)), ids=lambda kind: kind.name
 )
 def test_others_find_each_other_over_udp(
     network_meeting: Meeting, seeder: type[Foreign], leecher: type[Foreign]
