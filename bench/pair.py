@@ -6,6 +6,7 @@ Timed from the moment the leecher is told to start until all is there and verifi
 
 from __future__ import annotations
 
+import random
 import shutil
 import subprocess
 import sys
@@ -31,6 +32,10 @@ from bench.measure import (
 
 SIZE = GIB
 PIECE = MIB
+
+#: libtorrent's seeder gives a new connection one block at a time until its clock strikes the next second
+#: (*Runs of the pair differ* in docs/BENCHMARKS.md).
+STROKE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,19 @@ def read_line(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
+def out_of_step() -> None:
+    """Wait for some part of a second. Rounds take about equally long: else all transfers of one kind would
+    meet libtorrent's clock at the same moment, and those of another kind at another."""
+    time.sleep(random.uniform(0.0, STROKE_S))
+
+
 def our_fetch(home: Path, metainfo: bytes, seeder_pid: int) -> Transfer:
     """Our leecher against whatever seeds."""
     with Daemon(home, daemon__log_level="warning") as leecher, leecher.client() as client:
         assert leecher.process is not None
         pid = leecher.process.pid
         client.subscribe(kinds=["completed", "storage_failed"])
+        out_of_step()
         warm_up()
         before = cpu_s(seeder_pid), cpu_s(pid)
         began = time.perf_counter()
@@ -110,6 +122,7 @@ def their_fetch(home: Path, torrent: Path, seeder_pid: int, port: int) -> Transf
     home.mkdir()
     with their_process("fetch", str(torrent), str(home), "0", str(port)) as leecher:
         read_line(leecher)
+        out_of_step()
         warm_up()
         before = cpu_s(seeder_pid), cpu_s(leecher.pid)
         began = time.perf_counter()

@@ -46,8 +46,8 @@ STOP_EDGE_S = 2.0
 EXTEND_EVERY_S = 2.0
 EXTEND_BY_S = 10.0
 
-#: A thread that wants the GIL lets its holder go on for this long before it insists. With Python's 5 ms, two
-#: disk threads at their bookkeeping can make each turn of the hub 10 ms late.
+#: A thread that wants the GIL lets its holder go on for this long before it insists. With Python's 5 ms the
+#: hub wakes several times as late while a disk thread reads a large metainfo.
 SWITCH_INTERVAL_S = 0.0005
 
 #: Collections are put off until all torrents stand, and no longer than this: on a disk that hangs one may

@@ -99,7 +99,7 @@ LEVERS = (
         "short-switches",
         "the interpreter changes threads after 0.5 ms, not 5",
         (Swap("microtorrd.daemon:SWITCH_INTERVAL_S", 0.005),),
-        ("pair.answer", "pair.rate"),
+        ("waking.late", "pair.rate"),
     ),
     Lever(
         "kept-memory",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import random
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Set
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,12 +24,13 @@ from bench.measure import (
     hash_pieces,
     make_content,
     make_torrent,
+    percentile,
     resident_mib,
 )
 from microtorrd.core import events
 from microtorrd.core.events import BlocksReceived, Fetch, PieceStored, Store
 from microtorrd.proto.messages import HaveAll, HaveNone, Unchoke
-from microtorrd.proto.metainfo import FileEntry, build
+from microtorrd.proto.metainfo import FileEntry, build, parse
 from mtorrctl.client import Client
 
 PIECE = 4 * MIB
@@ -318,3 +321,54 @@ def is_in_memory(path: Path) -> bool:
         if path.is_relative_to(mounted) and len(mounted) >= len(best):
             best, kind = mounted, filesystem
     return kind == IN_MEMORY
+
+
+class Waking(Stage):
+    """A hub that wakes now and then, by itself, while a disk thread reads the metainfo of many files."""
+
+    name = "waking"
+    figures: ClassVar = {
+        "late": Figure("the hub is late while a thread reads metainfo of 20,000 files, 95 of 100", "ms")
+    }
+    files: ClassVar[int] = 20_000
+
+    def prepare(self, stack: ExitStack) -> None:
+        entries = [FileEntry(("many", str(number)), 1) for number in range(self.files)]
+        self.metainfo = build(
+            name="many",
+            piece_length=MIB,
+            files=entries,
+            is_single_file=False,
+            pieces=bytes(20),
+            id_hash=None,
+            trackers=[],
+        )
+
+    @contextmanager
+    def side(self, lever: str, wanted: Set[str]) -> Iterator[Measure]:
+        from bench.levers.catalogue import LEVERS
+
+        def measure() -> Mapping[str, float]:
+            with nullcontext() if lever == NOTHING else LEVERS[lever].taken_away():
+                return {"late": late_s(self.metainfo) * 1000}
+
+        yield measure
+
+
+def late_s(metainfo: bytes, pause_s: float = 0.003) -> float:
+    """How late a thread is that sleeps again and again while another one reads metainfo."""
+    from microtorrd.daemon import SWITCH_INTERVAL_S  # as it is now, with the lever or without it
+
+    before_s = sys.getswitchinterval()
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    try:
+        reader = threading.Thread(target=parse, args=(metainfo,))
+        reader.start()
+        late: list[float] = []
+        while reader.is_alive():
+            began = time.perf_counter()
+            time.sleep(pause_s)
+            late.append(time.perf_counter() - began - pause_s)
+        return percentile(late, 95)
+    finally:
+        sys.setswitchinterval(before_s)

@@ -27,6 +27,7 @@ STAGES: dict[str, type[Stage]] = {
     "pause": lives.Pause,
     "tracker": lives.Announces,
     "core": lives.Core,
+    "waking": lives.Waking,
 }
 
 #: What is less than this is not worth its code, should it be there at all.

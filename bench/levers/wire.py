@@ -86,11 +86,6 @@ def nothing_to_hand_out(self: Any) -> bool:
     return False
 
 
-def no_buffer_allowed(path: str) -> int:
-    """The buffers are left to the kernel."""
-    return 0
-
-
 LEVERS = (
     Lever(
         "large-blocks",
@@ -109,12 +104,6 @@ LEVERS = (
         "of a peer that sends quickly 256 KiB are awaited at a time",
         (Swap("microtorrd.net.peerwire:PeerWire._worth_reading", any_byte),),
         ("from-libtorrent.leecher", "pair.cpu"),
-    ),
-    Lever(
-        "socket-buffers",
-        "the kernel's buffers have 4 MiB where the system allows so much",
-        (Swap("microtorrd.net.stream:_allowed", no_buffer_allowed),),
-        ("pair.rate", "pair.cpu", "from-libtorrent.rate", "crowd.together", "crowd.alone"),
     ),
     Lever(
         "batches",

@@ -15,15 +15,10 @@ import select
 import socket
 import struct
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Protocol
 
 from gevent import get_hub, monkey
 from gevent import socket as gsocket
-
-#: Kernel buffers of a connection. The best of five runs over loopback, beside each other: what the kernel
-#: grows by itself 631 MB/s, 1 MiB 661, 2 MiB 676, 4 MiB 694.
-SOCKET_BUFFER_BYTES = 4 << 20
 
 #: Who waits for many bytes reads what there is after this time.
 PATIENCE_S = 0.01
@@ -169,27 +164,7 @@ class TcpStream:
         return self._fd
 
 
-@cache
-def _allowed(path: str) -> int:
-    """The largest buffer that an ordinary process may ask for."""
-    try:
-        with open(path, encoding="ascii") as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return 0
-
-
 def tune(sock: socket.socket) -> None:
-    """Prepare a TCP socket for the peer wire; before it listens or connects, because the window scale is
-    fixed with the first packet.
-
-    Where the administrator allows less than we want, nothing is asked for: the request would be cut to his
-    limit and end the kernel's own growing, which goes beyond that limit.
-    """
+    """Prepare a TCP socket for the peer wire. The sizes of its buffers are the kernel's business: one that is
+    asked for stays as it is, and the kernel's own grow with the line, further than most may ask for."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option, path in (
-        (socket.SO_RCVBUF, "/proc/sys/net/core/rmem_max"),
-        (socket.SO_SNDBUF, "/proc/sys/net/core/wmem_max"),
-    ):
-        if _allowed(path) >= SOCKET_BUFFER_BYTES:
-            sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER_BYTES)
