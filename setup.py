@@ -26,6 +26,7 @@ TESTS = [
     "hypothesis>=6.100",
     "libtorrent>=2.0.9",
     "mypy>=1.10",
+    "prometheus-client>=0.16",
     "psutil>=5.9",
     "pytest>=8.0",
     "pytest-timeout>=2.3",
@@ -45,7 +46,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["microtorrd", "microtorrd.*", "mtorrctl", "mtorrctl.*"]),
-    package_data={"microtorrd": ["py.typed"], "mtorrctl": ["py.typed"]},
+    package_data={"microtorrd": ["py.typed", "tracker/templates/*.html"], "mtorrctl": ["py.typed"]},
     install_requires=REQUIREMENTS,
     extras_require={
         "redis": ["redis>=5.0"],

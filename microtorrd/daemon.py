@@ -341,6 +341,7 @@ def tracker_settings(settings: Config) -> TrackerSettings:
         deny_file=tracker.deny_file,
         passkeys_file=tracker.passkeys_file,
         store=tracker.store,
+        pages=tracker.pages,
         max_peers=tracker.max_peers,
     )
 

@@ -118,6 +118,8 @@ class TrackerFull(ClientError):
 class StoreUnreachable(ClientError):
     """Not the client's: our tracker cannot reach its store. But all that can be done is to be told so."""
 
+    kind = "store_unreachable"
+
     def __init__(self) -> None:
         super().__init__("the tracker cannot reach its store at the moment", retry_in=1)
 

@@ -500,6 +500,15 @@ class Tracker(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             kind="text",
         ),
     ] = "memory"
+    pages: Annotated[
+        Literal["never", "private", "always"],
+        setting(
+            "Who may read the pages `/`, `/api/swarms` and `/metrics`: `private` those at loopback and "
+            "private addresses, `always` anybody; names of torrents are for the former alone.",
+            kind="text",
+            live=True,
+        ),
+    ] = "private"
     max_peers: Annotated[
         int,
         setting(

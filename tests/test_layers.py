@@ -285,6 +285,8 @@ def waiting_tracker() -> frozenset[str]:
         "passkeys",
         "connection_ids",
         "udp_answer",
+        "counters",
+        "metrics",
     }
     return frozenset(
         f"microtorrd.tracker.{file.stem}"

@@ -26,6 +26,7 @@ from microtorrd.proto.compact import host_text, unpack
 from microtorrd.proto.joint import MOST_SWARMS, encode_joint_reply
 from microtorrd.proto.query import Params, split_query
 from microtorrd.proto.scrape import encode_scrape_reply, parse_scrape_query
+from microtorrd.tracker.counters import INTERNAL
 from microtorrd.tracker.service import TrackerService
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.source import Source, SourceRule
@@ -126,7 +127,7 @@ class Answerer:
     ) -> None:
         self._settings = settings
         self._service = service
-        self._sources = SourceRule(settings.ip_parameter, settings.trusted_proxies)
+        self.sources = SourceRule(settings.ip_parameter, settings.trusted_proxies)
         self._clock = clock
         self._on_request = on_request
         self._is_watched = is_watched
@@ -149,6 +150,7 @@ class Answerer:
         try:
             return self._announce(params, dialect, raw_query, origin, passkey)
         except Exception as error:
+            self._service.counters.fail(dialect, INTERNAL)
             self._log.error("announce_failed", query=raw_query, host=origin.socket_host, exc_info=error)
             return _failure(_INTERNAL, dialect, status=500)
 
@@ -158,8 +160,10 @@ class Answerer:
             swarms = self._service.scrape(parse_scrape_query(raw_query), passkey=passkey)
             return Answer(200, BENCODED, encode_scrape_reply(swarms))
         except ClientError as error:
+            self._service.counters.fail("bittorrent", error.kind)
             return _failure(str(error), "bittorrent", retry_in=error.retry_in)
         except Exception as error:
+            self._service.counters.fail("bittorrent", INTERNAL)
             self._log.error("scrape_failed", query=raw_query, host=origin.socket_host, exc_info=error)
             return _failure(_INTERNAL, "bittorrent")
 
@@ -179,7 +183,7 @@ class Answerer:
         failure = ""
         try:
             request = parse_query(params, dialect)
-            source = self._sources.source(origin.socket_host, origin.forwarded_for)
+            source = self.sources.source(origin.socket_host, origin.forwarded_for)
             if request.swarm_ids:
                 answer = _joint(self._service.keep_alive(request, source, self._clock(), passkey=passkey))
             else:
@@ -189,6 +193,7 @@ class Answerer:
                 else:
                     answer = self._microtorr(request, source, sample)
         except ClientError as error:
+            self._service.counters.fail(dialect, error.kind)
             failure = str(error)
             answer = _failure(failure, dialect, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():

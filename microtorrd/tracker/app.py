@@ -1,25 +1,52 @@
-"""The tracker's web application: Flask, with the same answers as the fast front.
+"""The tracker's web application: Flask, with the same answers as the fast front, and the pages.
 
 It serves everything that is not hot. `/announce` and `/scrape` are here too, so that any WSGI server can run
 the tracker; the front of http.py answers them before Flask is asked, by the same function. Query strings are
 taken raw: Flask's own reading of them is utf-8 and destroys binary ids.
+
+The page for people is one file and needs nothing from elsewhere: its policy (CSP) allows its own style and
+script, by their hashes, and requests to this tracker. All that is put into it is escaped, by the template and
+by the script. Pages are not cached, and nothing but figures is in them.
 """
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from hashlib import sha256
+from typing import Any
 from urllib.parse import quote
 
-from flask import Flask, Response, request
-from werkzeug.exceptions import MethodNotAllowed, NotFound
+from flask import Flask, Response, render_template, request
+from werkzeug.exceptions import InternalServerError, MethodNotAllowed, NotFound
 
+from microtorrd import __version__, logs
 from microtorrd.errors import StoreUnreachable
 from microtorrd.tracker.answer import TEXT, Answer, Answerer, Origin, accepts_json
+from microtorrd.tracker.pages import Pages
+
+#: Who is asked before anything of these is told.
+_PAGES = frozenset(("front", "swarms", "swarm", "metrics"))
+
+_PAGE_HEADERS = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
-def create_app(answerer: Answerer) -> Flask:
-    """Return the application around these answers."""
-    app = Flask("microtorrd.tracker", static_folder=None)
+class _Application(Flask):
+    """Flask whose mistakes go into our log. Not by their paths: these may hold a passkey."""
+
+    def log_exception(self, exc_info: Any) -> None:
+        """Tell what broke."""
+        logs.get(room="tracker").error("page_failed", page=request.endpoint, exc_info=exc_info[1])
+
+
+def create_app(answerer: Answerer, pages: Pages) -> Flask:
+    """Return the application around these answers and pages."""
+    app = _Application("microtorrd.tracker", static_folder=None)
+    _add_pages(app, pages)
 
     @app.before_request
     def clean_path() -> Response | None:
@@ -55,6 +82,10 @@ def create_app(answerer: Answerer) -> Flask:
         if rule.methods is not None and rule.endpoint in ("announce", "scrape"):
             rule.methods.discard("HEAD")
 
+    @app.errorhandler(InternalServerError)
+    def failed(error: InternalServerError) -> Response:
+        return _refusal(500, "internal error")
+
     @app.errorhandler(NotFound)
     def not_found(error: NotFound) -> Response:
         return _refusal(404, "404 page not found")
@@ -70,6 +101,55 @@ def create_app(answerer: Answerer) -> Flask:
         return response
 
     return app
+
+
+def _add_pages(app: Flask, pages: Pages) -> None:
+    @app.before_request
+    def keep_strangers_out() -> Response | None:
+        refusal = pages.refusal(_origin()) if request.endpoint in _PAGES else None
+        return None if refusal is None else _page(refusal)
+
+    @app.get("/", provide_automatic_options=False)
+    def front() -> Response:
+        text = render_template("swarms.html", front=pages.front(_origin()), version=__version__)
+        html = text.encode("utf-8", "replace")
+        headers = {"Content-Security-Policy": _policy(html)}
+        return _page(Answer(200, "text/html; charset=utf-8", html), headers)
+
+    @app.get("/api/swarms", provide_automatic_options=False)
+    def swarms() -> Response:
+        return _page(pages.swarms(request.query_string, _origin()))
+
+    @app.get("/api/swarms/<swarm_id>", provide_automatic_options=False)
+    def swarm(swarm_id: str) -> Response:
+        return _page(pages.swarm(swarm_id, _origin()))
+
+    @app.get("/metrics", provide_automatic_options=False)
+    def metrics() -> Response:
+        return _page(pages.metrics())
+
+
+def _policy(html: bytes) -> str:
+    """The Content-Security-Policy of a page: what it may do is what its own style and script do."""
+    hashes = {
+        tag: " ".join(f"'sha256-{b64encode(sha256(part).digest()).decode()}'" for part in _inside(html, tag))
+        for tag in ("script", "style")
+    }
+    return (
+        f"default-src 'none'; script-src {hashes['script']}; style-src {hashes['style']}; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def _inside(html: bytes, tag: str) -> list[bytes]:
+    """What stands between such tags; nothing that was put into the page can look like one."""
+    return re.findall(rf"<{tag}>(.*?)</{tag}>".encode(), html, re.DOTALL)
+
+
+def _page(answer: Answer, headers: dict[str, str] | None = None) -> Response:
+    response = _response(answer)
+    response.headers.update({**_PAGE_HEADERS, **(headers or {})})
+    return response
 
 
 def _origin() -> Origin:

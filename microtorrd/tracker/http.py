@@ -42,6 +42,7 @@ from microtorrd.tracker.head import (
     read_headers,
     read_request_line,
 )
+from microtorrd.tracker.metrics import ServerFigures
 from microtorrd.tracker.passkeys import split_path
 
 #: A connection, without what the standard library and gevent put around it: that costs 5 µs a connection,
@@ -149,6 +150,10 @@ class HttpServer:
         self._clients: set[_Client] = set()
         self._idle: dict[_Client, None] = {}  # who waits for a request, the one that waits longest first
         self._headers: dict[bytes, Headers] = {}
+        self._accepted = 0
+        self._turned_away = 0
+        self._received_bytes = 0
+        self._sent_bytes = 0
         self._date = ""
         self._heads: dict[tuple[int, str, str], bytes] = {}
 
@@ -156,6 +161,16 @@ class HttpServer:
     def port(self) -> int:
         """The port that it listens on."""
         return self._address[1]
+
+    def figures(self) -> ServerFigures:
+        """Return what has been counted."""
+        return ServerFigures(
+            connections=len(self._clients),
+            accepted=self._accepted,
+            turned_away=self._turned_away,
+            received_bytes=self._received_bytes,
+            sent_bytes=self._sent_bytes,
+        )
 
     def start(self, listener: Any) -> None:
         """Serve on this socket (`tracker.listening`), which is ours from now on."""
@@ -197,11 +212,13 @@ class HttpServer:
                 continue  # it was gone before we took it
             sock = _Socket(self._family, constants.SOCK_STREAM, 0, fd)
             client = _Client(sock, (address[0], address[1]))
+            self._accepted += 1
             has_room = len(self._clients) < self._limits.connections or self._make_room()
             self._clients.add(client)
             if has_room:
                 self._on_readable(client)
             else:
+                self._turned_away += 1
                 # Without lingering: who is turned away must not stay for two seconds.
                 self._send(client, [self._render(_FULL, "close")], "close")
 
@@ -220,6 +237,7 @@ class HttpServer:
             self._lose(client, error)
         else:
             if chunk:
+                self._received_bytes += len(chunk)
                 client.received += chunk
                 self._proceed(client)
             else:
@@ -335,6 +353,7 @@ class HttpServer:
         except OSError as error:
             self._lose(client, error)
             return
+        self._sent_bytes += sent
         if sent < len(data) or after == "linger":
             self._hand_over(client, (data[sent:],), after)
         elif after == "go_on":
@@ -414,7 +433,9 @@ class HttpServer:
         view = memoryview(data)
         while view:
             try:
-                view = view[client.sock.send(view, _AT_ONCE) :]
+                sent = client.sock.send(view, _AT_ONCE)
+                self._sent_bytes += sent
+                view = view[sent:]
             except BlockingIOError:
                 wait_write(client.sock.fileno())
         client.deadline = inf  # how long the application takes for more is not the client's fault

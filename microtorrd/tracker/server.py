@@ -20,10 +20,12 @@ from microtorrd.greenlets import Crew, breathe
 from microtorrd.tracker.admission import NameOf, admission, nobody
 from microtorrd.tracker.answer import Answerer, IsWatched, OnRequest, always
 from microtorrd.tracker.app import create_app
+from microtorrd.tracker.census import Census
 from microtorrd.tracker.connection_ids import ConnectionIds
 from microtorrd.tracker.http import HttpLimits, HttpServer
 from microtorrd.tracker.listening import listen, listen_on_both
 from microtorrd.tracker.lists import NO_LISTS, Lists, read_lists
+from microtorrd.tracker.pages import Pages
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import MemoryStore, PeerStore, StoreBounds
@@ -51,24 +53,35 @@ class TrackerServer:
         self._settings = settings
         self._name_of = name_of
         self._log = logs.get(room="tracker")
+        bounds = store_bounds(settings)
         self._store = make_store(settings)
         # What others share has times of the clock that they share.
         self._clock = time.time if self._store.waits else clock
         self._service = TrackerService(settings, self._store, OpenAdmission())
         answerer = Answerer(settings, self._service, self._clock, on_request, is_watched)
+        self._census = Census(self._store, clock)
+        self._pages = Pages(
+            self._service,
+            self._census,
+            answerer.sources,
+            bounds,
+            readers=settings.pages,
+            name_of=name_of,
+        )
         ours = crew.child("tracker")
         self._http = HttpServer(
             answerer,
-            create_app(answerer),
+            create_app(answerer, self._pages),
             crew=ours,
             limits=HttpLimits(connections=settings.max_connections),
-            on_tick=self._expire,
+            on_tick=self._tidy,
         )
         ids = ConnectionIds(os.urandom)
         datagrams = UdpAnswerer(
             settings, self._service, ids, clock=self._clock, on_request=on_request, is_watched=is_watched
         )
         self._udp = UdpServer(datagrams.answer, waits_in=ours if self._store.waits else None)
+        self._pages.figures = self._http.figures
 
     @property
     def port(self) -> int:
@@ -91,13 +104,14 @@ class TrackerServer:
         self._http.start(listener)
 
     def prepare(self, settings: TrackerSettings) -> Callable[[], None]:
-        """Read the lists of who may use the tracker, and return what puts them in force.
+        """Read the lists of who may use the tracker; return what puts them, and who may read pages, in force.
 
         Reading waits for a disk, in a thread. Raises ConfigError: then everything is as it was.
         """
         lists = _read(settings)
 
         def adopt() -> None:
+            self._pages.readers = settings.pages
             self._service.admit_by(admission(settings.access, lists, self._name_of), lists.passkeys)
             if settings.access != "open" or lists != NO_LISTS:
                 self._log.info(
@@ -116,8 +130,9 @@ class TrackerServer:
         self._http.close(timeout_s)
         self._store.close()
 
-    def _expire(self) -> None:
+    def _tidy(self) -> None:
         """Forget whose time has come; step by step, since after a silence it can be a whole swarm."""
+        self._census.tidy()
         with suppress(StoreUnreachable):  # it has said so, and there is a next time
             while self._service.expire(self._clock()):
                 breathe()
@@ -140,9 +155,14 @@ def _read(settings: TrackerSettings) -> Lists:
     return lists
 
 
+def store_bounds(settings: TrackerSettings) -> StoreBounds:
+    """Return how much may be in the store."""
+    return StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
+
+
 def make_store(settings: TrackerSettings) -> PeerStore:
     """Return the store that is chosen. Raises ConfigError."""
-    bounds = StoreBounds(settings.max_swarms, settings.max_swarm_peers, settings.max_total_peers)
+    bounds = store_bounds(settings)
     if settings.store == "memory":
         return MemoryStore(Random(), bounds)
     from microtorrd.tracker.redis_store import RedisStore  # its library is for those who use it

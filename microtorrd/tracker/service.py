@@ -24,6 +24,7 @@ from microtorrd.proto.announce import ALIVE_LIFETIME_S, AnnounceRequest, Dialect
 from microtorrd.proto.compact import pack, read_host
 from microtorrd.proto.scrape import SwarmCounts
 from microtorrd.proto.tracker_reply import NOT_IN_SWARM
+from microtorrd.tracker.counters import Counters
 from microtorrd.tracker.passkeys import Passkeys
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.source import Source
@@ -64,6 +65,8 @@ class TrackerService:
         self._store = store
         self._admission = admission
         self._passkeys: Passkeys | None = None
+        self.counters = Counters()
+        self._announces = self.counters.announces
         self._lifetime_s: dict[Dialect, int] = {
             "microtorr": ALIVE_LIFETIME_S,
             "bittorrent": 2 * settings.interval,
@@ -102,6 +105,7 @@ class TrackerService:
         Peers are there for those who stay only: compact, or named for the MicroTorr dialect and for
         BitTorrent clients that want a list. The sender is not among them.
         """
+        self._announces[dialect][request.event] += 1
         self._admission.check(request.swarm_id, passkey)
         host = self.host_of(request, source)
         leaves = request.event == "stopped" or (request.event == "completed" and dialect == "microtorr")
@@ -140,6 +144,8 @@ class TrackerService:
         Those are for `started`, one by one, which is where rules are applied and reasons given. Raises
         ClientError where the request itself is wrong.
         """
+        self.counters.joint_announces += 1
+        self.counters.joint_swarms += len(request.swarm_ids)
         host, expires_at = self.host_of(request, source), now + ALIVE_LIFETIME_S
         return [
             swarm_id
@@ -164,6 +170,8 @@ class TrackerService:
 
         Swarms that are not admitted are like unknown ones, as long as there are others.
         """
+        self.counters.scrapes += 1
+        self.counters.scraped_swarms += len(swarm_ids)
         found = {}
         refusals = []
         for swarm_id in swarm_ids:
@@ -186,6 +194,14 @@ class TrackerService:
     def size(self) -> StoreSize:
         """Return how many swarms and peers are known."""
         return self._store.size()
+
+    def complete_peers(self) -> int:
+        """Return how many of these peers have everything."""
+        return self._store.complete_peers()
+
+    def counts(self, swarm_id: bytes) -> SwarmCounts | None:
+        """Return the figures of a swarm for who may see all of them; None if there is no such swarm."""
+        return self._store.counts(swarm_id)
 
     def _admits(self, swarm_id: bytes, passkey: str | None) -> bool:
         try:

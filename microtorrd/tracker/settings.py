@@ -14,6 +14,7 @@ from msgspec import Struct
 from microtorrd.errors import ConfigError
 
 IpParameter = Literal["never", "private", "always"]
+Readers = Literal["never", "private", "always"]
 Access = Literal["open", "listed", "own"]
 Network = IPv4Network | IPv6Network
 
@@ -35,6 +36,7 @@ class TrackerSettings(Struct, frozen=True):
     allow_file: str = ""  # lists, see tracker.lists; "" is none
     deny_file: str = ""
     passkeys_file: str = ""  # "": nobody needs a passkey
+    pages: Readers = "private"  # who may read what tracker.pages shows
     default_peers: int = 50  # told to a BitTorrent client that names no number
     max_peers: int = 200  # told to anybody at once
     max_swarms: int = 100_000

@@ -69,6 +69,17 @@ class SourceRule:
             return Source(address.host, address.is_private and not passed_on)
         return Source(address.host, self._ip_parameter == "always")
 
+    def is_private(self, socket_host: str, forwarded_for: str) -> bool:
+        """Tell whether the request comes from a loopback or private address; see `source`."""
+        address = self._read(socket_host)
+        if address is None:
+            return False
+        if forwarded_for:
+            if not address.is_trusted:
+                return False
+            address = self._behind_proxies(address, forwarded_for)
+        return address.is_private
+
     def _behind_proxies(self, proxy: _Address, forwarded_for: str) -> _Address:
         """Return the first address from the right that is no proxy of ours, or the last that can be read."""
         for entry in reversed(forwarded_for.split(",")):

@@ -95,6 +95,10 @@ class PeerStore(Protocol):
         """Return the figures of a swarm; None if there is no such swarm."""
         ...
 
+    def swarm_ids(self) -> list[bytes]:
+        """Return the ids of all swarms, in a list of the caller's own."""
+        ...
+
     def expire(self, now: float, limit: int) -> int:
         """Forget peers whose time has come, looking at no more than `limit`; how many it looked at."""
         ...
@@ -105,6 +109,10 @@ class PeerStore(Protocol):
 
     def close(self) -> None:
         """Let go of what it holds outside of this process."""
+        ...
+
+    def complete_peers(self) -> int:
+        """Return how many of the peers have everything."""
         ...
 
 
@@ -221,6 +229,7 @@ class MemoryStore:
         self._bounds = bounds or StoreBounds()
         self._swarms: dict[bytes, _Swarm] = {}
         self._peers = 0
+        self._complete = 0  # of them
         self._buckets: dict[int, set[_Member]] = {}
         self._due: list[int] = []  # a heap of the numbers of the buckets
 
@@ -244,6 +253,7 @@ class MemoryStore:
             member = swarm.members[key] = _Member(swarm, key, peer.entry, expires_at)
             swarm.pool_for(peer).add(member)
             self._peers += 1
+            self._complete += peer.complete
             self._schedule(member)
         if member is not None:
             member.pool.move(member, int(self._random() * len(member.pool.members)))
@@ -273,6 +283,10 @@ class MemoryStore:
         swarm = self._swarms.get(swarm_id)
         return None if swarm is None else SwarmCounts(swarm.complete, swarm.downloaded, swarm.incomplete)
 
+    def swarm_ids(self) -> list[bytes]:
+        """See PeerStore."""
+        return list(self._swarms)
+
     def expire(self, now: float, limit: int) -> int:
         """See PeerStore."""
         looked_at = 0
@@ -296,10 +310,15 @@ class MemoryStore:
     def close(self) -> None:
         """See PeerStore. It holds nothing."""
 
+    def complete_peers(self) -> int:
+        """See PeerStore."""
+        return self._complete
+
     def check(self) -> None:
         """Recount everything and assert the rules at the top of this file; for tests."""
         everybody = {member for swarm in self._swarms.values() for member in swarm.members.values()}
         assert len(everybody) == self._peers
+        assert sum(member.pool.complete for member in everybody) == self._complete
         assert sorted(self._due) == sorted(self._buckets)
         assert sum(len(bucket) for bucket in self._buckets.values()) == self._peers
         for swarm in self._swarms.values():
@@ -323,6 +342,7 @@ class MemoryStore:
     def _update(self, member: _Member, peer: Peer) -> None:
         """Give the member the port and the completeness that it has now."""
         if member.pool.complete != peer.complete:
+            self._complete += 1 if peer.complete else -1
             member.pool.remove(member)
             member.entry = peer.entry
             member.swarm.pool_for(peer).add(member)
@@ -335,6 +355,7 @@ class MemoryStore:
         member.pool.remove(member)
         del member.swarm.members[member.key]
         self._peers -= 1
+        self._complete -= member.pool.complete
         if not member.swarm.members:
             del self._swarms[member.swarm.swarm_id]
 

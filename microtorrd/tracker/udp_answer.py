@@ -27,6 +27,7 @@ from microtorrd.proto.compact import ENTRY6_BYTES, ENTRY_BYTES, host_text, read_
 from microtorrd.rate import Allowance
 from microtorrd.tracker.answer import IsWatched, OnRequest, always, request_note
 from microtorrd.tracker.connection_ids import ConnectionIds
+from microtorrd.tracker.counters import INTERNAL, UNKNOWN_CONNECTION
 from microtorrd.tracker.passkeys import split_path
 from microtorrd.tracker.service import TrackerService
 from microtorrd.tracker.settings import TrackerSettings
@@ -58,6 +59,7 @@ class UdpAnswerer:
     ) -> None:
         self._interval_s = settings.interval
         self._service = service
+        self._counters = service.counters
         self._ids = ids
         self._clock = clock
         self._on_request = on_request
@@ -69,9 +71,11 @@ class UdpAnswerer:
 
     def answer(self, raw: bytes, socket_host: str) -> bytes | None:
         """Answer a datagram that came from this numeric host; None: with silence. Never raises."""
+        self._counters.datagrams += 1
         try:
             return self._answer(raw, socket_host)
         except Exception as error:
+            self._counters.fail("bittorrent", INTERNAL)
             # Without the path behind it, which may have a passkey.
             datagram = raw[: udp.LEAST_BYTES[udp.ANNOUNCE]]
             self._log.error("datagram_failed", datagram=datagram, host=socket_host, exc_info=error)
@@ -96,10 +100,12 @@ class UdpAnswerer:
             assert isinstance(request, udp.ScrapeRequest)
             return self._scrape(request)
         except (ProtocolError, ClientError) as error:
+            self._count(error)
             return udp.encode_reply(udp.ErrorReply(transaction, str(error)))
 
     def _unknown(self, raw: bytes, action: int, transaction: int, now: float) -> bytes | None:
         """What somebody gets whose address may be a lie."""
+        self._counters.fail("bittorrent", UNKNOWN_CONNECTION)
         least_bytes = udp.LEAST_BYTES.get(action)
         if least_bytes is None or len(raw) < least_bytes or not self._errors.take(now):
             return None
@@ -125,6 +131,7 @@ class UdpAnswerer:
         try:
             answer = self._announced(request, source, passkey, said.transaction, now)
         except ClientError as error:
+            self._count(error)
             failure = str(error)
             answer = udp.encode_reply(udp.ErrorReply(said.transaction, failure))
         if self._on_request is not None and self._is_watched():
@@ -161,6 +168,9 @@ class UdpAnswerer:
         else:
             peers = sample.entries6[: MOST_PEERS6 * ENTRY6_BYTES]
         return udp.encode_announced(transaction, self._interval_s, sample.incomplete, sample.complete, peers)
+
+    def _count(self, error: ProtocolError | ClientError) -> None:
+        self._counters.fail("bittorrent", error.kind if isinstance(error, ClientError) else ClientError.kind)
 
     def _scrape(self, said: udp.ScrapeRequest) -> bytes:
         found = self._service.scrape(list(said.info_hashes))

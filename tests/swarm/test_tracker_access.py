@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -121,7 +123,25 @@ def test_a_daemon_serves_its_own_torrents_as_long_as_it_has_them(
     assert mtorrctl(early, "add", file, "--seed", content).returncode == 0
     for dialect in DIALECTS:
         wait_for_tracker(early, dialect, lambda row: row["state"] == "failing")
+    assert pages_of(home, "api/swarms")["swarms"] == []
     assert mtorrctl(home, "add", file, "--paused").returncode == 0
     assert mtorrctl(late, "add", file, "--seed", content).returncode == 0
     for dialect in DIALECTS:
         wait_for_tracker(late, dialect, works)
+    # Its own torrent has a name there, by both of its ids.
+    swarms = pages_of(home, "api/swarms?order=peers")["swarms"]
+    assert [(swarm["name"], swarm["complete"]) for swarm in swarms] == [("content", 1), ("content", 1)]
+    assert b"<code>" + swarms[0]["id"].encode() in raw_page_of(home, "")
+    assert b'microtorrd_tracker_peers{state="complete"} 2\n' in raw_page_of(home, "metrics")
+
+
+def pages_of(daemon: Daemon, path: str) -> Any:
+    """A page of its tracker, as JSON."""
+    return json.loads(raw_page_of(daemon, path))
+
+
+def raw_page_of(daemon: Daemon, path: str) -> bytes:
+    """A page of its tracker."""
+    with urllib.request.urlopen(tracker_url(daemon).replace("announce", path), timeout=PATIENCE_S) as reply:
+        found: bytes = reply.read()
+    return found

@@ -76,6 +76,21 @@ class StoreContract:
         assert entries(again) == {peer(number).entry for number in (0, 1, 3, 4)}
         assert (again.complete, again.incomplete) == (1, 4)
 
+    def test_all_swarms_and_who_is_complete_are_known(self, store: PeerStore) -> None:
+        assert (store.swarm_ids(), store.complete_peers()) == ([], 0)
+        self.enter(store, peer(1, complete=True))
+        self.enter(store, peer(2))
+        self.enter(store, peer(2, complete=True), swarm=OTHER_SWARM, until=5.0)
+        ids = store.swarm_ids()
+        assert (sorted(ids), store.complete_peers()) == ([SWARM, OTHER_SWARM], 2)
+        self.enter(store, peer(2, complete=True))
+        assert store.complete_peers() == 3
+        self.enter(store, peer(1))
+        assert store.complete_peers() == 2
+        store.expire(10.0, 100)
+        assert (store.swarm_ids(), store.complete_peers()) == ([SWARM], 1)
+        assert len(ids) == 2, "the list is the caller's own"
+
     def test_named_peers_have_their_ids_and_completeness(self, store: PeerStore) -> None:
         self.enter(store, peer(1, complete=True))
         self.enter(store, peer(2, six=True))

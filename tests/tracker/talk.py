@@ -12,11 +12,13 @@ from gevent.event import Event
 from microtorrd.greenlets import Crew
 from microtorrd.tracker.answer import Answerer, OnRequest
 from microtorrd.tracker.app import create_app
+from microtorrd.tracker.census import Census
 from microtorrd.tracker.http import HttpLimits, HttpServer
 from microtorrd.tracker.listening import listen
+from microtorrd.tracker.pages import Pages
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
-from microtorrd.tracker.store import MemoryStore, PeerStore
+from microtorrd.tracker.store import MemoryStore, PeerStore, StoreBounds
 from tests.tracker.store_contract import fixed_chance
 
 #: Longer than any of these conversations takes, on any machine.
@@ -106,13 +108,20 @@ class House:
         store: PeerStore | None = None,
         on_request: OnRequest | None = None,
         application: Callable[..., Any] | None = None,
+        names: dict[bytes, str] | None = None,
         **settings: Any,
     ) -> None:
         self.now = 1000.0
         chosen = TrackerSettings(**settings)
-        self.service = TrackerService(chosen, store or MemoryStore(fixed_chance()), OpenAdmission())
+        store = store or MemoryStore(fixed_chance())
+        self.names = names = {} if names is None else names
+        self.service = TrackerService(chosen, store, OpenAdmission())
         self.answerer = Answerer(chosen, self.service, lambda: self.now, on_request)
-        self.app = create_app(self.answerer)
+        sources, census = self.answerer.sources, Census(store, lambda: self.now)
+        self.pages = Pages(
+            self.service, census, sources, StoreBounds(), readers=chosen.pages, name_of=names.get
+        )
+        self.app = create_app(self.answerer, self.pages)
         self.ticked = Event()
         self.http = HttpServer(
             self.answerer,
@@ -121,6 +130,7 @@ class House:
             limits=limits or HttpLimits(),
             on_tick=self.ticked.set,
         )
+        self.pages.figures = self.http.figures
 
     def __enter__(self) -> House:
         self.http.start(listen("127.0.0.1:0"))

@@ -85,7 +85,17 @@ def test_an_announce_is_asked_for_with_get_only(crew: Crew, method: str, path: s
 
 def test_other_paths_are_not_found_in_the_originals_words(crew: Crew) -> None:
     with House(crew) as house, house.talk() as talker:
-        for path in ("/", "/announce/", "/announces", "/Announce", "/static/x", "/..", "/%2e%2e/etc/passwd"):
+        for path in (
+            "/announce/",
+            "/announces",
+            "/api",
+            "/api/swarms/",
+            "/metrics/",
+            "/Announce",
+            "/static/x",
+            "/..",
+            "/%2e%2e/etc/passwd",
+        ):
             reply = talker.ask(path)
             assert (reply.status, reply.body) == (404, b"404 page not found\n"), path
             assert reply.headers["x-content-type-options"] == "nosniff"

@@ -1,0 +1,126 @@
+"""How many are in each swarm: a count of all of them, for the pages that people and programs read.
+
+Rules:
+- A count goes over the store in slices and lets everybody have a turn between two: a tracker with 100,000
+  swarms is counted in a fifth of a second, of which announces notice nothing.
+- It serves everybody for as long as a count can be said to be live, and for twenty times as long as it took:
+  however many ask, counting takes a twentieth of the time at most.
+- It is made when somebody asks, and dropped when nobody has for a while: it has 10 MB at its largest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from time import perf_counter
+from typing import NamedTuple
+
+from gevent.lock import BoundedSemaphore
+
+from microtorrd.greenlets import breathe
+from microtorrd.tracker.store import PeerStore
+
+#: Swarms looked at between two turns of the others: about 1 ms.
+SLICE = 500
+
+#: Of so many the largest ones are known.
+LARGEST = 1000
+
+#: For how long a count is good at least, seconds, and for how many times as long as it took.
+FRESH_S = 2.0
+FRESH_TIMES = 20.0
+
+#: After how long without a reader it is dropped, seconds.
+KEPT_S = 60.0
+
+
+class SwarmRow(NamedTuple):
+    """The figures of one swarm."""
+
+    swarm_id: bytes  # 20
+    complete: int
+    incomplete: int
+    downloaded: int
+
+
+class Count(NamedTuple):
+    """All swarms at one time."""
+
+    taken_at: float
+    rows: list[SwarmRow]  # by their ids
+    largest: list[SwarmRow]  # those with the most peers, the largest first; equal ones by their ids
+
+    def after(self, swarm_id: bytes) -> int:
+        """Return where in `rows` those begin that come after this id."""
+        return bisect_right(self.rows, swarm_id, key=_id)
+
+
+class Census:
+    """Takes counts of a store, and keeps the last one. `clock` counts seconds."""
+
+    def __init__(self, store: PeerStore, clock: Callable[[], float]) -> None:
+        self._store = store
+        self._clock = clock
+        self._counting = BoundedSemaphore()
+        self._last: Count | None = None
+        self._fresh_s = FRESH_S
+        self._asked_at = 0.0
+
+    def take(self) -> Count:
+        """Return a count that is good. May take a while, in which others have their turns."""
+        with self._counting:
+            self._asked_at = self._clock()
+            if self._last is None or self._asked_at - self._last.taken_at > self._fresh_s:
+                began = perf_counter()
+                self._last = self._count()
+                self._fresh_s = max(FRESH_S, FRESH_TIMES * (perf_counter() - began))
+            return self._last
+
+    def age_s(self, count: Count) -> float:
+        """Return how old it is."""
+        return self._clock() - count.taken_at
+
+    def tidy(self) -> None:
+        """Drop the last count if nobody asks for it any more."""
+        if self._last is not None and self._clock() - self._asked_at > KEPT_S:
+            self._last = None
+
+    def _count(self) -> Count:
+        # A SHA-1 falls into any of these with equal chance: each is short, and sorted within a slice's time.
+        bins: list[list[SwarmRow]] = [[] for _ in range(256)]
+        largest: list[SwarmRow] = []
+        counts_of = self._store.counts
+        swarm_ids, taken_at = self._store.swarm_ids(), self._clock()
+        for start in range(0, len(swarm_ids), SLICE):
+            if start:
+                breathe()
+            candidates = []
+            least = _size(largest[-1]) if len(largest) == LARGEST else None
+            for swarm_id in swarm_ids[start : start + SLICE]:
+                counts = counts_of(swarm_id)
+                if counts is None:
+                    continue  # it has gone since
+                row = SwarmRow(swarm_id, counts.complete, counts.incomplete, counts.downloaded)
+                bins[swarm_id[0]].append(row)
+                if least is None or _size(row) < least:
+                    candidates.append(row)
+            if candidates:
+                largest = sorted(largest + candidates, key=_size)[:LARGEST]
+        rows: list[SwarmRow] = []
+        sorted_since = 0
+        for part in bins:
+            part.sort()
+            rows += part
+            sorted_since += len(part)
+            if sorted_since > SLICE:
+                sorted_since = 0
+                breathe()
+        return Count(taken_at, rows, largest)
+
+
+def _id(row: SwarmRow) -> bytes:
+    return row.swarm_id
+
+
+def _size(row: SwarmRow) -> tuple[int, bytes]:
+    return -row.complete - row.incomplete, row.swarm_id
