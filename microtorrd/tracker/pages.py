@@ -163,8 +163,8 @@ def _chosen(count: Count, wanted: _Wanted) -> tuple[list[SwarmRow], str | None]:
     if wanted.by_size:
         return count.largest[: wanted.limit], None
     start = count.after(wanted.after) if wanted.after else 0
-    rows = count.rows[start : start + wanted.limit]
-    has_more = start + wanted.limit < len(count.rows)
+    rows = count.rows(start, wanted.limit)
+    has_more = start + wanted.limit < len(count)
     return rows, rows[-1].swarm_id.hex() if has_more else None
 
 

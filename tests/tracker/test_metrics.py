@@ -95,7 +95,10 @@ def test_refusals_are_counted_by_reason(crew: Crew) -> None:
 
 
 def test_datagrams_count_like_requests() -> None:
-    clock, service = lambda: 1000.0, TrackerService(TrackerSettings(), MemoryStore(Random(1)), OpenAdmission())
+    clock, service = (
+        lambda: 1000.0,
+        TrackerService(TrackerSettings(), MemoryStore(Random(1)), OpenAdmission()),
+    )
     ids = ConnectionIds(os.urandom)
     answerer = UdpAnswerer(TrackerSettings(), service, ids, clock=clock, on_request=None)
     good = ids.give(bytes([127, 0, 0, 1]), 1000.0)
