@@ -13,8 +13,16 @@ from tests.interop.meetings import wait_for_foreign
 KEY = "Vj3-0123456789_abcdef"
 
 
-@pytest.mark.parametrize("kind", [Libtorrent, Aria2], ids=lambda kind: kind.name)
-def test_it_finds_us_by_a_passkey(loopback_meeting: Meeting, kind: type[Foreign]) -> None:
+@pytest.mark.parametrize(
+    ("kind", "scheme"),
+    [
+        (Libtorrent, "http"),
+        (Aria2, "http"),
+        # Of the clients here only those that are built on it tell a UDP tracker the path of its URL (BEP 41).
+        (Libtorrent, "udp"),
+    ],
+)
+def test_it_finds_us_by_a_passkey(loopback_meeting: Meeting, kind: type[Foreign], scheme: str) -> None:
     require(kind)
     meeting = loopback_meeting
     users = meeting.directory / "passkeys"
@@ -22,7 +30,7 @@ def test_it_finds_us_by_a_passkey(loopback_meeting: Meeting, kind: type[Foreign]
     gate = meeting.daemon(
         "gate", tracker__enabled="true", tracker__bind="127.0.0.1:0", tracker__passkeys_file=users
     )
-    meeting.url = f"http://127.0.0.1:{gate.call('session.stats')['tracker_port']}/announce/{KEY}"
+    meeting.url = f"{scheme}://127.0.0.1:{gate.call('session.stats')['tracker_port']}/announce/{KEY}"
     content = make_file(meeting.directory, 2 * MIB + 1)
     file = meeting.share(content)
     with gate.client() as notes:
@@ -33,4 +41,4 @@ def test_it_finds_us_by_a_passkey(loopback_meeting: Meeting, kind: type[Foreign]
         wait_for_foreign(meeting, kind, content, theirs)
         while not (note := notes.next_note(30.0) or {}).get("peer_id", "").startswith(kind.peer_id_start):
             assert note, "it never announced"
-        assert (note["user"], note["failure"]) == (kind.name, "")
+        assert (note["user"], note["failure"], note["transport"]) == (kind.name, "", scheme)
