@@ -65,17 +65,18 @@ def test_a_capped_seeder_sends_one_copy_to_eight(seed: int) -> None:
 
 
 def test_without_suggestions_it_still_spreads() -> None:
-    """As with a seeder of another make: rarest first alone. Each seed gives 1.26 to 1.62."""
-    took_s = 0.0
-    for seed in range(3):
+    """As with a seeder of another make: rarest first alone. A seed gives 1.26 to 1.62 of the limit."""
+    took_s = sent_bytes = 0.0
+    for seed in range(1, 7):
         net = Net(pieces=64, piece_length=MiB, seed=seed)
         seeder = net.host(seed=True, up=8 * MB, fast=False)
         for _ in range(8):
             net.host(up=100 * MB)
         net.introduce_all()
-        took_s += net.run_to_completion(600) / 3
-    assert took_s < 1.55 * 64 * MiB / (8 * MB)
-    assert seeder.sent_bytes < 1.5 * 64 * MiB
+        took_s += net.run_to_completion(600) / 6
+        sent_bytes += seeder.sent_bytes / 6
+    assert took_s < 1.5 * 64 * MiB / (8 * MB)
+    assert sent_bytes < 1.5 * 64 * MiB
 
 
 def test_leechers_that_are_the_bottleneck_are_all_used() -> None:
