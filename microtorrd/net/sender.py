@@ -23,6 +23,9 @@ from microtorrd.rate import Limiter
 
 _KEEP_ALIVE = encode(KeepAlive())
 
+#: The queue of those who were never asked for anything: one of their own is most of a kilobyte.
+_NOTHING_YET: deque[BlockRequest] = deque(maxlen=0)
+
 
 class Sender(Outgoing):
     """The queue of blocks. `on_disk_error` gets the error and the requests that are not served because of
@@ -48,7 +51,7 @@ class Sender(Outgoing):
         self._geometry = geometry
         self._post = post
         self._on_disk_error = on_disk_error
-        self._queue: deque[BlockRequest] = deque()
+        self._queue = _NOTHING_YET
 
     # ---- orders, from any greenlet; none of them waits
 
@@ -59,6 +62,8 @@ class Sender(Outgoing):
 
     def serve(self, requests: Iterable[BlockRequest]) -> None:
         """Queue these blocks."""
+        if self._queue is _NOTHING_YET:
+            self._queue = deque()
         self._queue.extend(requests)
         self._wake.set()
 

@@ -366,8 +366,7 @@ def test_idle_connections_cost_little_memory(bench: Bench) -> None:
         each = (tracemalloc.get_traced_memory()[0] - before) / count
     finally:
         tracemalloc.stop()
-    # Python 3.11.2 takes three per cent more than 3.11.7.
-    assert each < 17_000, "bytes a connection, the tests' own other end included"
+    assert each < 16_000, "bytes a connection, the tests' own other end included"
 
 
 def test_a_wire_that_ended_leaves_nothing_for_the_search_for_cycles(make_bench: Make) -> None:
