@@ -121,6 +121,12 @@ class CoreHost:
         self.post((joined.fact(peer),))
         wire.start()
 
+    def disown(self) -> None:
+        """Count no connection any more. After the crew has stopped: who came in its last moments is not heard
+        to leave."""
+        for peer in list(self._wires):
+            self._forget(events.PeerLeft(peer, "the torrent is gone"))
+
     def _make_wire(self, joined: Joined, peer: int) -> PeerWire | GobPeerWire:
         facilities, owner = self._facilities, self._owner
         shared: dict[str, Any] = {

@@ -231,7 +231,8 @@ class Life(Standing):
             if self._announcer is not None:
                 self._announcer.stop()
         elif self.host is not None:
-            self.host.post((events.Stopped(),))
+            # At once, with all that waits before it and follows from it: the crew may be stopped next.
+            self.host.act((events.Stopped(),))
 
     def close(self) -> None:
         """Let go of everything that runs for this torrent. Waits a moment for its greenlets."""
@@ -240,6 +241,8 @@ class Life(Standing):
         self.content.close()
         if self._crew is not None:
             self._crew.stop(1.0)
+        if self.host is not None:
+            self.host.disown()
 
     def recall_files(self) -> None:
         """Before it is struck off the record and was perhaps not looked at yet: which files are its own.

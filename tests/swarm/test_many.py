@@ -31,6 +31,7 @@ from microtorrd.proto.metainfo import FileEntry, build
 from microtorrd.terms import Terms
 from microtorrd.torrent import Torrent
 from tests.conftest import HubWatch
+from tests.swarm.hostile import INTERESTED, RawPeer, frame
 from tests.swarm.house import FILE_BYTES, House, make_file, make_house
 
 MANY = 300
@@ -64,6 +65,21 @@ def house(home: Path) -> Iterator[House]:
     house.wait_until(house.all_seed)
     yield house
     house.stop()
+
+
+def test_nothing_is_left_of_a_torrent_that_is_removed_amid_its_peers(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torrent = house.torrents()[0]
+    facilities = house.session.facilities
+    peers = [RawPeer.join(facilities.listen_port, torrent.info_hash) for _ in range(20)]
+    house.wait_until(lambda: facilities.connections == len(peers))
+    monkeypatch.setattr(host, "TURN_S", 0.0)  # a turn of its core ends after each fact
+    for peer in peers:
+        peer.send(frame(INTERESTED) * 50)
+    house.session.remove(torrent.info_hash.hex(), data=False)
+    house.wait_until(lambda: all(peer.is_closed() for peer in peers))
+    assert facilities.connections == 0
 
 
 class Leech:
