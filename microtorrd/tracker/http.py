@@ -123,7 +123,8 @@ class _Client:
 class HttpServer:
     """Serves an Answerer, and the application for what that does not know, on one listening socket.
 
-    `on_tick` is called every `limits.tick_s`, in a greenlet.
+    `on_tick` is called every `limits.tick_s`, in a greenlet. Where the answerer waits it may wait, too: it
+    has one of its own then, and is not called again before it is done.
     """
 
     def __init__(
@@ -141,6 +142,7 @@ class HttpServer:
         self._limits = limits
         self._on_tick = on_tick
         self._waits = answerer.waits
+        self._ticked: gevent.Greenlet | None = None  # that does what is done at a tick
         self._log = logs.get(room="tracker")
         self._loop: Any = None
         self._listener: Any = None
@@ -465,7 +467,10 @@ class HttpServer:
                     self._cut_off(client)
             if self._listener is not None and not self._door.active:
                 self._door.start(self._on_connection)
-            self._on_tick()
+            if not self._waits:
+                self._on_tick()
+            elif self._ticked is None or self._ticked.dead:
+                self._ticked = self._crew.spawn("tick", self._on_tick)
 
     def _set_date(self) -> None:
         self._date = formatdate(usegmt=True)

@@ -78,9 +78,20 @@ class TrackerServer:
         )
         ids = ConnectionIds(os.urandom)
         datagrams = UdpAnswerer(
-            settings, self._service, ids, clock=self._clock, on_request=on_request, is_watched=is_watched
+            settings,
+            self._service,
+            ids,
+            clock=self._clock,
+            steady=clock,
+            on_request=on_request,
+            is_watched=is_watched,
         )
-        self._udp = UdpServer(datagrams.answer, waits_in=ours if self._store.waits else None)
+        self._udp = UdpServer(
+            datagrams.answer,
+            counters=self._service.counters,
+            waits=datagrams.waits,
+            waits_in=ours if self._store.waits else None,
+        )
         self._pages.figures = self._http.figures
 
     @property

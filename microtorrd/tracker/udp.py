@@ -20,6 +20,7 @@ import gevent
 
 from microtorrd import logs
 from microtorrd.greenlets import Crew
+from microtorrd.tracker.counters import Counters
 from microtorrd.tracker.listening import IP_PKTINFO
 
 #: From a datagram and the numeric host that it came from to the datagram that answers it; None: silence.
@@ -32,7 +33,7 @@ TURN_S = 0.0005
 #: Longer than any request: a scrape of 74 torrents has 1,496 bytes. What is longer is cut.
 _RECEIVE_BYTES = 2048
 
-#: Datagrams whose answers wait at a time; what comes beyond that is lost.
+#: Datagrams whose answers wait at a time; what comes beyond that, and would wait, is lost.
 MOST_WAITING = 256
 
 _AT_ONCE = constants.MSG_DONTWAIT
@@ -47,18 +48,23 @@ _Ancillary = tuple[int, int, bytes]
 
 
 class UdpServer:
-    """Answers the datagrams of one socket. `clock` tells the time that a turn takes. With `waits_in` answers
-    wait for somebody (a store that lies elsewhere), and each has a greenlet of that crew."""
+    """Answers the datagrams of one socket, and counts them. `clock` tells the time that a turn takes. With
+    `waits_in` answers to those that `waits` picks wait for somebody (a store that lies elsewhere), and each
+    has a greenlet of that crew."""
 
     def __init__(
         self,
         answer: Answer,
         *,
         clock: Callable[[], float] = time.perf_counter,
+        counters: Counters | None = None,
+        waits: Callable[[bytes], bool] = lambda _: True,
         waits_in: Crew | None = None,
     ) -> None:
         self._answer = answer
         self._clock = clock
+        self._counters = counters or Counters()
+        self._waits = waits
         self._waits_in = waits_in
         self._waiting = 0
         self._log = logs.get(room="tracker")
@@ -94,7 +100,8 @@ class UdpServer:
                 self._log.debug("datagram_not_received", error=str(error))
                 return count
             count += 1
-            if self._waits_in is None:
+            self._counters.datagrams += 1
+            if self._waits_in is None or not self._waits(datagram):
                 self._reply(datagram, ancillary, address)
             elif self._waiting < MOST_WAITING:
                 self._waiting += 1

@@ -36,6 +36,8 @@ from microtorrd.tracker.source import Source, SourceRule
 #: Errors a second for connection ids that are none: so many clients that find us restarted are told at once.
 ERRORS_PER_S = 1000
 
+_CONNECT = udp.CONNECT.to_bytes(4, "big")
+
 _NOT_CONNECTED = "unknown connection id"
 
 #: How many peers go into one packet: 202 of IPv4, 67 of IPv6.
@@ -44,8 +46,9 @@ MOST_PEERS6 = udp.PEERS_BYTES // ENTRY6_BYTES
 
 
 class UdpAnswerer:
-    """Answers datagrams. `clock` is the time of the service, `ids` gives connection ids, and `on_request`
-    (None: nobody) is told of announces while `is_watched`, as `answer.Answerer` tells it."""
+    """Answers datagrams. `clock` is the time of the service, `steady` one that never goes back (None: `clock`
+    is such a one), `ids` gives connection ids, and `on_request` (None: nobody) is told of announces while
+    `is_watched`, as `answer.Answerer` tells it."""
 
     def __init__(
         self,
@@ -54,6 +57,7 @@ class UdpAnswerer:
         ids: ConnectionIds,
         *,
         clock: Callable[[], float],
+        steady: Callable[[], float] | None = None,
         on_request: OnRequest | None,
         is_watched: IsWatched = always,
     ) -> None:
@@ -62,16 +66,20 @@ class UdpAnswerer:
         self._counters = service.counters
         self._ids = ids
         self._clock = clock
+        self._steady = steady = steady or clock
         self._on_request = on_request
         self._is_watched = is_watched
         self._sources = SourceRule(settings.ip_parameter, ())  # no proxy says for whom it passes datagrams on
-        self._errors = Allowance(ERRORS_PER_S, ERRORS_PER_S, clock())
+        self._errors = Allowance(ERRORS_PER_S, ERRORS_PER_S, steady())
         self._read_host = lru_cache(maxsize=4096)(read_host)
         self._log = logs.get(room="tracker")
 
+    def waits(self, raw: bytes) -> bool:
+        """Whether the answer to this datagram waits for the store: a connection id never does."""
+        return self._service.waits and raw[8:12] != _CONNECT
+
     def answer(self, raw: bytes, socket_host: str) -> bytes | None:
         """Answer a datagram that came from this numeric host; None: with silence. Never raises."""
-        self._counters.datagrams += 1
         try:
             return self._answer(raw, socket_host)
         except Exception as error:
@@ -86,7 +94,7 @@ class UdpAnswerer:
         if host is None or len(raw) < udp.HEAD_BYTES:
             return None
         connection, action, transaction = udp.read_head(raw)
-        now = self._clock()
+        now = self._steady()
         if action == udp.CONNECT:
             if connection != udp.PROTOCOL_ID:
                 return None
@@ -96,7 +104,7 @@ class UdpAnswerer:
         try:
             request = udp.decode_request(raw)
             if isinstance(request, udp.AnnounceRequest):
-                return self._announce(request, self._sources.source(socket_host, ""), socket_host, now)
+                return self._announce(request, self._sources.source(socket_host, ""), socket_host)
             assert isinstance(request, udp.ScrapeRequest)
             return self._scrape(request)
         except (ProtocolError, ClientError) as error:
@@ -111,7 +119,7 @@ class UdpAnswerer:
             return None
         return udp.encode_reply(udp.ErrorReply(transaction, _NOT_CONNECTED))
 
-    def _announce(self, said: udp.AnnounceRequest, source: Source, socket_host: str, now: float) -> bytes:
+    def _announce(self, said: udp.AnnounceRequest, source: Source, socket_host: str) -> bytes:
         is_ipv6 = len(source.host) != 4
         request = AnnounceRequest(
             said.info_hash,
@@ -129,7 +137,7 @@ class UdpAnswerer:
         passkey = self._passkey(said.url_data) if said.url_data else None
         failure = ""
         try:
-            answer = self._announced(request, source, passkey, said.transaction, now)
+            answer = self._announced(request, source, passkey, said.transaction)
         except ClientError as error:
             self._count(error)
             failure = str(error)
@@ -157,11 +165,11 @@ class UdpAnswerer:
         return passkey if path == b"/announce" else None
 
     def _announced(
-        self, request: AnnounceRequest, source: Source, passkey: str | None, transaction: int, now: float
+        self, request: AnnounceRequest, source: Source, passkey: str | None, transaction: int
     ) -> bytes:
         if not request.port:
             raise ClientError("port must be a number from 1 to 65535", parameter="port")
-        sample = self._service.announce(request, "bittorrent", source, now, passkey=passkey)
+        sample = self._service.announce(request, "bittorrent", source, self._clock(), passkey=passkey)
         # The sender's family came first into it: whoever is of the other one has taken nobody's place.
         if len(source.host) == 4:
             peers = sample.entries[: MOST_PEERS * ENTRY_BYTES]

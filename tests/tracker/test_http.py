@@ -20,8 +20,11 @@ from microtorrd.tracker.head import MAX_HEAD_BYTES
 from microtorrd.tracker.http import HttpLimits
 from microtorrd.tracker.server import TrackerServer
 from microtorrd.tracker.settings import TrackerSettings
+from microtorrd.tracker.store import MemoryStore
 from tests.conftest import HubWatch
+from tests.tracker.store_contract import fixed_chance
 from tests.tracker.talk import PATIENCE_S, House, Talker, announce
+from tests.waiting import until
 
 #: For tests in which time must run out. The others have the defaults, and never wait for them.
 HASTY = HttpLimits(head_s=0.1, idle_s=0.1, send_s=0.1, tick_s=0.02)
@@ -400,3 +403,32 @@ def test_an_application_may_take_longer_than_a_client_may(crew: Crew) -> None:
             house.tick()
         released.set()
         assert talker.reply().body == b"late"
+
+
+# ------------------------------------------------------------------------------------------------ the tick
+
+
+class Elsewhere(MemoryStore):
+    """A store that waits."""
+
+    waits = True
+
+
+def test_deadlines_are_kept_while_what_is_done_at_a_tick_waits(crew: Crew) -> None:
+    """A store that hangs holds up nobody's, and is not asked a second time meanwhile."""
+    begun: list[int] = []
+    store_is_back = Event()
+
+    def on_tick() -> None:
+        begun.append(1)
+        store_is_back.wait()
+
+    house = House(crew, store=Elsewhere(fixed_chance()), limits=HttpLimits(idle_s=0.05, tick_s=0.01))
+    house.http._on_tick = on_tick
+    with house:
+        for _ in range(3):
+            with house.talk() as talker:
+                assert talker.is_ended()
+        assert len(begun) == 1
+        store_is_back.set()
+        until(lambda: len(begun) > 1)

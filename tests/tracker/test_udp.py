@@ -10,6 +10,7 @@ from typing import Any
 import gevent
 import pytest
 from gevent import socket
+from gevent.event import Event
 
 from microtorrd.errors import ConfigError, TrackerError
 from microtorrd.greenlets import Crew
@@ -19,10 +20,11 @@ from microtorrd.proto import udp_announce as udp
 from microtorrd.proto.announce import AnnounceRequest
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply
 from microtorrd.tracker import listening
+from microtorrd.tracker.counters import Counters
 from microtorrd.tracker.listening import listen, listen_on_both
 from microtorrd.tracker.server import TrackerServer
 from microtorrd.tracker.settings import TrackerSettings
-from microtorrd.tracker.udp import TURN_S, UdpServer
+from microtorrd.tracker.udp import MOST_WAITING, TURN_S, UdpServer
 from tests.tracker.talk import PATIENCE_S, Talker
 from tests.tracker.test_server import Clock, Stage
 
@@ -197,6 +199,38 @@ def test_one_that_takes_long_is_alone_in_its_turn() -> None:
         for _ in range(3):
             sock.sendto(b"x", listener.getsockname())
         assert [server.take_turn() for _ in range(4)] == [1, 1, 1, 0]
+    server.close()
+    listener.close()
+
+
+def test_while_answers_wait_others_are_given_at_once_and_all_are_counted(crew: Crew) -> None:
+    """A client that asks for a connection id has it, however many wait for the store."""
+    listener, datagrams = listen_on_both("127.0.0.1:0")
+    counters, store_is_back, waiting = Counters(), Event(), []
+
+    def answer(raw: bytes, host: str) -> bytes:
+        if raw == b"announce":
+            waiting.append(raw)
+            store_is_back.wait()
+        return raw
+
+    server = UdpServer(
+        answer, clock=Ticker(0), counters=counters, waits=lambda raw: raw == b"announce", waits_in=crew
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(PATIENCE_S)
+        sock.connect(listener.getsockname())
+        server.start(datagrams)
+        sent = 0
+        while sent < MOST_WAITING + 20:  # in portions that the socket's buffer takes
+            for _ in range(23):
+                sock.send(b"announce")
+            sent += server.take_turn()
+        sock.send(b"connect")
+        assert sock.recv(100) == b"connect"
+        assert (counters.datagrams, len(waiting)) == (sent + 1, MOST_WAITING)
+        store_is_back.set()
+        assert [sock.recv(100) for _ in range(20)] == [b"announce"] * 20
     server.close()
     listener.close()
 

@@ -372,6 +372,25 @@ def test_announces_give_notes_while_somebody_reads_them() -> None:
     assert (bad["failure"], bad["port"]) == ("port must be a number from 1 to 65535", 0)
 
 
+def test_a_wall_clock_that_is_set_back_takes_nobodys_connection_id() -> None:
+    scene, wall = Scene(), [1_000_000.0]
+    scene.answerer = UdpAnswerer(
+        scene.settings,
+        scene.service,
+        ConnectionIds(Random(1).randbytes),
+        clock=lambda: wall[0],
+        steady=lambda: scene.now,
+        on_request=None,
+    )
+    connection = scene.connect()
+    wall[0] -= 100_000.0
+    assert isinstance(scene.ask(announce(connection)), udp.AnnounceReply)
+    assert not scene.store.expire(wall[0] + 1799.0, 10)
+    assert scene.store.expire(wall[0] + 1801.0, 10) == 1
+    scene.now += 3600.0
+    assert isinstance(scene.ask(announce(connection)), udp.ErrorReply)
+
+
 class BrokenStore(MemoryStore):
     """A store with a bug."""
 
