@@ -33,7 +33,7 @@ LARGEST = 1000
 FRESH_S = 2.0
 FRESH_TIMES = 20.0
 
-#: After how long without a reader it is dropped, seconds.
+#: After how long without a reader it is dropped, seconds; not while it is good.
 KEPT_S = 60.0
 
 
@@ -92,6 +92,7 @@ class Census:
                 began = perf_counter()
                 self._last = self._count()
                 self._fresh_s = max(FRESH_S, FRESH_TIMES * (perf_counter() - began))
+                self._asked_at = self._clock()  # counting may have taken longer than it would be kept
             return self._last
 
     def age_s(self, count: Count) -> float:
@@ -99,25 +100,23 @@ class Census:
         return self._clock() - count.taken_at
 
     def tidy(self) -> None:
-        """Drop the last count if nobody asks for it any more."""
-        if self._last is not None and self._clock() - self._asked_at > KEPT_S:
+        """Drop the last count if nobody asks for it any more, and the next may be taken."""
+        if self._last is not None and self._clock() - self._asked_at > max(KEPT_S, self._fresh_s):
             self._last = None
 
     def _count(self) -> Count:
         # A SHA-1 falls into any of these with equal chance: each is short, and sorted within a slice's time.
         bins: list[list[bytes]] = [[] for _ in range(256)]
         largest: list[SwarmRow] = []
-        counts_of, pack = self._store.counts, _ROW.pack
+        counts_of, pack = self._store.counts_many, _ROW.pack
         swarm_ids, taken_at = self._store.swarm_ids(), self._clock()
         for start in range(0, len(swarm_ids), SLICE):
             if start:
                 breathe()
             candidates = []
             least = _size(largest[-1]) if len(largest) == LARGEST else None
-            for swarm_id in swarm_ids[start : start + SLICE]:
-                counts = counts_of(swarm_id)
-                if counts is None:
-                    continue  # it has gone since
+            # Without those that have gone since.
+            for swarm_id, counts in counts_of(swarm_ids[start : start + SLICE]).items():
                 row = SwarmRow(swarm_id, counts.complete, counts.incomplete, min(counts.downloaded, _MOST))
                 bins[swarm_id[0]].append(pack(*row))
                 if least is None or _size(row) < least:

@@ -1,7 +1,8 @@
 """RedisStore: swarms in a Redis server, so that several trackers behind one name serve the same ones.
 
 Every operation is one script that Redis runs undivided: trackers need no locks among themselves, and each
-answer costs one way there and back. It waits for that (`waits`), so it is asked from greenlets only.
+answer costs one way there and back, for many swarms as for one. It waits for that (`waits`), so it is asked
+from greenlets only. While Redis does not answer nobody waits for it, but one who tries once a second.
 
 What lies where, each name behind the prefix; S is a swarm id, a member a peer id of 20 bytes and its host:
 
@@ -15,7 +16,8 @@ What lies where, each name behind the prefix; S is a swarm id, a member a peer i
 | `complete` | how many members have everything |
 
 Times are seconds of the wall clock, which all trackers share; clocks a second apart do no harm. An empty
-swarm is no swarm: its keys are gone with its last member.
+swarm is no swarm: its keys are gone with its last member. What lost its place in the hash (a key that Redis
+evicted, or somebody deleted) is nobody: it is told to none, and forgotten when it is met.
 
 A sample is a window of neighbours, and random because each announce gives its member another lot, as in
 MemoryStore. (SRANDMEMBER prefers some to others.) Lots are drawn here: those of a script are always the same.
@@ -23,15 +25,19 @@ MemoryStore. (SRANDMEMBER prefers some to others.) Lots are drawn here: those of
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from random import Random
+from time import monotonic
 from typing import Any
 
 import redis
+from gevent.lock import BoundedSemaphore
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from microtorrd import logs
 from microtorrd.errors import StoreUnreachable
+from microtorrd.greenlets import breathe
 from microtorrd.proto.compact import ENTRY6_BYTES
 from microtorrd.proto.scrape import SwarmCounts
 from microtorrd.tracker.store import Peer, Sample, StoreBounds, StoreSize
@@ -44,6 +50,12 @@ ANSWER_S = 2.0
 #: Connections to Redis at a time; more announces than this at once wait for one another.
 CONNECTIONS = 64
 
+#: After Redis did not answer, for how long it is not asked; then by one alone.
+REST_S = 1.0
+
+#: Swarm ids that Redis hands over in one go: some 1 ms of our time to read.
+_SCANNED = 500
+
 _ID_BYTES = 20
 
 _COMMON = """
@@ -55,10 +67,17 @@ local function pool_of(member, value)
     local number = (#member == 36 and 2 or 0) + (string.sub(value, 3) == '1' and 1 or 0)
     return key(number)
 end
+-- By where it lies: what the hash had of it may be lost.
+local function take_out(member)
+    local incomplete = #member == 36 and 2 or 0
+    if redis.call('ZREM', key(incomplete + 1), member) == 1 then
+        redis.call('DECR', complete)
+    else
+        redis.call('ZREM', key(incomplete), member)
+    end
+end
 local function forget(member)
-    local value = redis.call('HGET', key('peers'), member)
-    redis.call('ZREM', pool_of(member, value), member)
-    if has_everything(value) then redis.call('DECR', complete) end
+    take_out(member)
     redis.call('HDEL', key('peers'), member)
     redis.call('ZREM', due, swarm .. member)
     if redis.call('EXISTS', key('peers')) == 0 then
@@ -84,9 +103,8 @@ local before = redis.call('HGET', key('peers'), member)
 if finished and not has_everything(before) then redis.call('INCR', key('downloaded')) end
 local pool = pool_of(member, value)
 if before or not (is_full or redis.call('HLEN', key('peers')) >= most_peers) then
-    if before then redis.call('ZREM', pool_of(member, before), member) end
-    local change = (has_everything(value) and 1 or 0) - (has_everything(before) and 1 or 0)
-    if change ~= 0 then redis.call('INCRBY', complete, change) end
+    take_out(member)
+    if has_everything(value) then redis.call('INCR', complete) end
     redis.call('ZADD', pool, lot, member)
     redis.call('HSET', key('peers'), member, value)
     redis.call('ZADD', due, expires_at, swarm .. member)
@@ -105,8 +123,13 @@ local function draw(name, number)
         end
     end
     for _, other in ipairs(window) do
-        found[#found + 1] = other
-        found[#found + 1] = redis.call('HGET', key('peers'), other)
+        local known = redis.call('HGET', key('peers'), other)
+        if known then
+            found[#found + 1] = other
+            found[#found + 1] = known
+        else
+            forget(other)
+        end
     end
     want = want - number
 end
@@ -126,11 +149,14 @@ return {count(1) + count(3), count(0) + count(2), found}
 _REFRESH = (
     _COMMON
     + """
-local member, expires_at, now = ARGV[3], ARGV[4], tonumber(ARGV[5])
-local score = redis.call('ZSCORE', due, swarm .. member)
-if not score or tonumber(score) <= now then return 0 end
-redis.call('ZADD', due, expires_at, swarm .. member)
-return 1
+local member, expires_at, now = ARGV[2], ARGV[3], tonumber(ARGV[4])
+local lives = {}
+for at = 5, #ARGV do
+    local score = redis.call('ZSCORE', due, ARGV[at] .. member)
+    lives[#lives + 1] = score and tonumber(score) > now and 1 or 0
+    if lives[#lives] == 1 then redis.call('ZADD', due, expires_at, ARGV[at] .. member) end
+end
+return lives
 """
 )
 
@@ -149,9 +175,15 @@ return 1
 _COUNTS = (
     _COMMON
     + """
-if redis.call('SISMEMBER', swarms, swarm) == 0 then return false end
 local function count(name) return redis.call('ZCARD', key(name)) end
-return {count(1) + count(3), tonumber(redis.call('GET', key('downloaded')) or '0'), count(0) + count(2)}
+local counts = {}
+for at = 2, #ARGV do
+    swarm = ARGV[at]
+    counts[#counts + 1] = redis.call('SISMEMBER', swarms, swarm) == 1 and {
+        count(1) + count(3), tonumber(redis.call('GET', key('downloaded')) or '0'), count(0) + count(2)
+    }
+end
+return counts
 """
 )
 
@@ -183,14 +215,10 @@ class RedisStore:
         self._random = chance.random
         self._bounds = bounds or StoreBounds()
         self._is_lost = False
-        pool = redis.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=ANSWER_S,
-            socket_timeout=ANSWER_S,
-            socket_connect_timeout=ANSWER_S,
-            retry=Retry(NoBackoff(), 1),  # a connection kept open may have been closed by the other side
-        )
+        self._rests_until = 0.0  # by time.monotonic
+        self._is_tried = False  # somebody finds out whether it answers again
+        self._places = BoundedSemaphore(CONNECTIONS)
+        self._pool = pool = _connections(url)
         self._redis = redis.Redis(connection_pool=pool)
         scripts = (_ENTER, _REFRESH, _LEAVE, _COUNTS, _EXPIRE)
         self._enter, self._refresh, self._leave, self._counts, self._expire = (
@@ -233,7 +261,14 @@ class RedisStore:
 
     def refresh(self, swarm_id: bytes, peer_id: bytes, host: bytes, *, expires_at: float, now: float) -> bool:
         """See PeerStore."""
-        return bool(self._run(self._refresh, swarm_id, peer_id + host, repr(expires_at), repr(now)))
+        return bool(self.refresh_many((swarm_id,), peer_id, host, expires_at=expires_at, now=now))
+
+    def refresh_many(
+        self, swarm_ids: Collection[bytes], peer_id: bytes, host: bytes, *, expires_at: float, now: float
+    ) -> set[bytes]:
+        """See PeerStore."""
+        answer = self._run(self._refresh, peer_id + host, repr(expires_at), repr(now), *swarm_ids)
+        return {swarm_id for swarm_id, lives in zip(swarm_ids, answer, strict=True) if lives}
 
     def leave(self, swarm_id: bytes, peer_id: bytes, host: bytes, *, finished: bool) -> bool:
         """See PeerStore."""
@@ -241,12 +276,29 @@ class RedisStore:
 
     def counts(self, swarm_id: bytes) -> SwarmCounts | None:
         """See PeerStore."""
-        answer = self._run(self._counts, swarm_id)
-        return None if answer is None else SwarmCounts(*answer)
+        return self.counts_many((swarm_id,)).get(swarm_id)
+
+    def counts_many(self, swarm_ids: Collection[bytes]) -> dict[bytes, SwarmCounts]:
+        """See PeerStore."""
+        answer = self._run(self._counts, *swarm_ids)
+        return {
+            swarm_id: SwarmCounts(*counts)
+            for swarm_id, counts in zip(swarm_ids, answer, strict=True)
+            if counts is not None
+        }
 
     def swarm_ids(self) -> list[bytes]:
-        """Return the ids of all swarms."""
-        return list(self._ask(lambda: self._redis.smembers(PREFIX + b"swarms")))
+        """See PeerStore."""
+        found: set[bytes] = set()  # Redis may name one twice
+        cursor = 0
+        while True:
+            cursor, some = self._ask(
+                lambda at=cursor: self._redis.sscan(PREFIX + b"swarms", at, count=_SCANNED)
+            )
+            found.update(some)
+            if not cursor:
+                return list(found)
+            breathe()
 
     def complete_peers(self) -> int:
         """Return how many of the peers have everything."""
@@ -266,20 +318,63 @@ class RedisStore:
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._redis.connection_pool.disconnect()
+        self._pool.disconnect()
 
     def _run(self, script: Any, *arguments: Any) -> Any:
         return self._ask(lambda: script(keys=(), args=(PREFIX, *arguments)))
 
     def _ask(self, question: Any) -> Any:
+        """Ask, and raise StoreUnreachable where there is no answer."""
+        # Who waits for a place looks afterwards whether Redis rests: else each would wait for it in turn.
+        if not self._places.acquire(timeout=ANSWER_S):
+            raise StoreUnreachable
+        try:
+            if not self._rests_until:
+                return self._asked(question)
+            if self._is_tried or monotonic() < self._rests_until:
+                raise StoreUnreachable
+            self._is_tried = True
+            try:
+                return self._asked(question)
+            finally:
+                self._is_tried = False
+        finally:
+            self._places.release()
+
+    def _asked(self, question: Any) -> Any:
         try:
             answer = question()
         except (redis.RedisError, OSError) as error:
+            # One that refuses something (it is full, or we have no right to it) answers, and may do the rest.
+            self._rests_until = 0.0 if isinstance(error, redis.ResponseError) else monotonic() + REST_S
             if not self._is_lost:
                 self._is_lost = True
                 _log.error("tracker_store_lost", reason=str(error))
             raise StoreUnreachable from error
+        self._rests_until = 0.0
         if self._is_lost:
             self._is_lost = False
             _log.info("tracker_store_found")
         return answer
+
+
+def _connections(url: str) -> Any:
+    """Return the pool of connections, none of which is made yet; raises ValueError."""
+    if "?" in url or "#" in url:
+        # These would be arguments of redis-py, of which some break what is sent here.
+        raise ValueError("the URL has an address only, nothing from ? or # on (in a password: %3F, %23)")
+    pool = redis.BlockingConnectionPool.from_url(
+        url,
+        protocol=2,  # which Redis 5 speaks, too
+        max_connections=CONNECTIONS,
+        timeout=ANSWER_S,
+        socket_timeout=ANSWER_S,
+        socket_connect_timeout=ANSWER_S,
+        # A connection kept open may have been closed by the other side. Who is silent is not asked twice.
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+    )
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except (TypeError, redis.RedisError) as error:
+        raise ValueError(str(error)) from error
+    return pool

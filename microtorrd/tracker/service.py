@@ -147,14 +147,10 @@ class TrackerService:
         self.counters.joint_announces += 1
         self.counters.joint_swarms += len(request.swarm_ids)
         host, expires_at = self.host_of(request, source), now + ALIVE_LIFETIME_S
-        return [
-            swarm_id
-            for swarm_id in request.swarm_ids
-            if not (
-                self._admits(swarm_id, passkey)
-                and self._store.refresh(swarm_id, request.peer_id, host, expires_at=expires_at, now=now)
-            )
-        ]
+        swarm_ids = dict.fromkeys(request.swarm_ids)
+        admitted = [swarm_id for swarm_id in swarm_ids if self._admits(swarm_id, passkey)]
+        known = self._store.refresh_many(admitted, request.peer_id, host, expires_at=expires_at, now=now)
+        return [swarm_id for swarm_id in swarm_ids if swarm_id not in known]
 
     def host_of(self, request: AnnounceRequest, source: Source) -> bytes:
         """Return the host that the request's peer is known by, 4 or 16 bytes; raises ClientError."""
@@ -172,20 +168,18 @@ class TrackerService:
         """
         self.counters.scrapes += 1
         self.counters.scraped_swarms += len(swarm_ids)
-        found = {}
-        refusals = []
-        for swarm_id in swarm_ids:
+        admitted = []
+        refusal: NotAdmitted | None = None
+        for swarm_id in dict.fromkeys(swarm_ids):
             try:
                 self._admission.check(swarm_id, passkey)
             except NotAdmitted as error:
-                refusals.append(error)
-                continue
-            counts = self._store.counts(swarm_id)
-            if counts is not None:
-                found[swarm_id] = counts
-        if refusals and len(refusals) == len(swarm_ids):
-            raise refusals[0]
-        return found
+                refusal = refusal or error
+            else:
+                admitted.append(swarm_id)
+        if refusal is not None and not admitted:
+            raise refusal
+        return self._store.counts_many(admitted)
 
     def expire(self, now: float) -> bool:
         """Forget some of those whose time has come; True if there may be more: call again soon."""

@@ -19,6 +19,7 @@ that announces over IPv4 and over IPv6 is found over both.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from heapq import heappop, heappush
 from math import ceil
 from random import Random
@@ -87,6 +88,12 @@ class PeerStore(Protocol):
         """Let a peer that is known, and not due to be forgotten, live on; False if there is none."""
         ...
 
+    def refresh_many(
+        self, swarm_ids: Collection[bytes], peer_id: bytes, host: bytes, *, expires_at: float, now: float
+    ) -> set[bytes]:
+        """Do so in each of some hundred swarms, and return those in which there is one."""
+        ...
+
     def leave(self, swarm_id: bytes, peer_id: bytes, host: bytes, *, finished: bool) -> bool:
         """Forget the peer; False if it was not known. `finished` counts a download as `enter` does."""
         ...
@@ -95,8 +102,15 @@ class PeerStore(Protocol):
         """Return the figures of a swarm; None if there is no such swarm."""
         ...
 
+    def counts_many(self, swarm_ids: Collection[bytes]) -> dict[bytes, SwarmCounts]:
+        """Return the figures of those of some hundred swarms that there are, in their order."""
+        ...
+
     def swarm_ids(self) -> list[bytes]:
-        """Return the ids of all swarms, in a list of the caller's own."""
+        """Return the ids of all swarms, in a list of the caller's own.
+
+        In no order; one that comes or goes meanwhile may be among them or not.
+        """
         ...
 
     def expire(self, now: float, limit: int) -> int:
@@ -267,6 +281,16 @@ class MemoryStore:
         self._postpone(member, expires_at)
         return True
 
+    def refresh_many(
+        self, swarm_ids: Collection[bytes], peer_id: bytes, host: bytes, *, expires_at: float, now: float
+    ) -> set[bytes]:
+        """See PeerStore."""
+        return {
+            swarm_id
+            for swarm_id in swarm_ids
+            if self.refresh(swarm_id, peer_id, host, expires_at=expires_at, now=now)
+        }
+
     def leave(self, swarm_id: bytes, peer_id: bytes, host: bytes, *, finished: bool) -> bool:
         """See PeerStore."""
         member = self._find(swarm_id, peer_id, host)
@@ -282,6 +306,11 @@ class MemoryStore:
         """See PeerStore."""
         swarm = self._swarms.get(swarm_id)
         return None if swarm is None else SwarmCounts(swarm.complete, swarm.downloaded, swarm.incomplete)
+
+    def counts_many(self, swarm_ids: Collection[bytes]) -> dict[bytes, SwarmCounts]:
+        """See PeerStore."""
+        counts_of = self.counts
+        return {swarm_id: counts for swarm_id in swarm_ids if (counts := counts_of(swarm_id)) is not None}
 
     def swarm_ids(self) -> list[bytes]:
         """See PeerStore."""

@@ -191,6 +191,27 @@ class StoreContract:
         # And no two always together: 19 times of the 200 on average.
         assert max(together.values()) < 80
 
+    # ------------------------------------------------------------------------------------ many swarms at once
+
+    def test_a_sign_of_life_in_many_swarms(self, store: PeerStore) -> None:
+        swarms = [bytes([number]) * 20 for number in range(10)]
+        for number, swarm in enumerate(swarms[:6]):
+            self.enter(store, peer(number % 2), swarm=swarm, until=30.0 if number < 4 else 10.0)
+        id_and_host = peer(0).peer_id, peer(0).entry[:-2]
+        # The first and third; the fifth is due, and the others do not know it.
+        assert store.refresh_many(swarms, *id_and_host, expires_at=60.0, now=10.0) == {swarms[0], swarms[2]}
+        assert store.refresh_many((), *id_and_host, expires_at=60.0, now=10.0) == set()
+        store.expire(31.0, 100)
+        assert sorted(store.swarm_ids()) == [swarms[0], swarms[2]]
+
+    def test_figures_of_many_swarms(self, store: PeerStore) -> None:
+        assert store.counts_many([SWARM]) == store.counts_many(()) == {}
+        self.enter(store, peer(1))
+        self.enter(store, peer(2, complete=True), finished=True)
+        self.enter(store, peer(2, six=True), swarm=OTHER_SWARM)
+        found = store.counts_many([OTHER_SWARM, bytes(20), SWARM])
+        assert list(found.items()) == [(OTHER_SWARM, SwarmCounts(0, 0, 1)), (SWARM, SwarmCounts(1, 1, 1))]
+
     # ------------------------------------------------------------------------------------------- downloads
 
     def test_a_download_is_counted_once(self, store: PeerStore) -> None:

@@ -81,6 +81,26 @@ def test_it_is_dropped_when_nobody_asks_any_more() -> None:
     assert scene.census.take() is not first
 
 
+def test_it_is_kept_for_as_long_as_it_is_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one that took long is made again and again, for more than a twentieth of the time."""
+    scene = Scene([1])
+
+    class Slow(MemoryStore):
+        def swarm_ids(self) -> list[bytes]:
+            scene.now += 100.0
+            return []
+
+    monkeypatch.setattr(room, "perf_counter", lambda: scene.now)
+    scene.census = Census(Slow(fixed_chance()), lambda: scene.now)
+    first = scene.census.take()
+    scene.now += 100.0 * room.FRESH_TIMES - 1
+    scene.census.tidy()
+    assert scene.census.take() is first
+    scene.now += 100.0 * room.FRESH_TIMES + 1
+    scene.census.tidy()
+    assert scene.census._last is None
+
+
 def test_swarms_that_come_and_go_meanwhile_do_no_harm() -> None:
     scene = Scene([1] * (2 * room.SLICE))
     last = scene.rows[-1].swarm_id

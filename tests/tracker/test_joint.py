@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from microtorrd.proto.announce import AnnounceRequest
 from microtorrd.proto.announce_reply import AnnounceReply, parse_reply
 from microtorrd.proto.compact import read_host
 from microtorrd.proto.joint import MOST_SWARMS, pack_ids
+from microtorrd.proto.scrape import SwarmCounts
 from microtorrd.tracker.answer import Answerer, Origin
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
@@ -170,6 +171,27 @@ def test_a_swarm_that_is_not_admitted_counts_as_unknown() -> None:
     assert opened.keep_alive(request, source, 1001.0) == []
     listed = TrackerService(TrackerSettings(), store, AllowList())
     assert listed.keep_alive(request, source, 1001.0) == [swarm(2)]
+
+
+def test_all_swarms_are_asked_about_at_once_and_each_of_them_once() -> None:
+    """What lies elsewhere costs a way there and back each time."""
+    asked: list[list[bytes]] = []
+
+    class Elsewhere(MemoryStore):
+        def refresh_many(self, swarm_ids: Collection[bytes], *args: Any, **times: float) -> set[bytes]:
+            asked.append(list(swarm_ids))
+            return super().refresh_many(swarm_ids, *args, **times)
+
+        def counts_many(self, swarm_ids: Collection[bytes]) -> dict[bytes, SwarmCounts]:
+            asked.append(list(swarm_ids))
+            return super().counts_many(swarm_ids)
+
+    service = TrackerService(TrackerSettings(), Elsewhere(fixed_chance()), OpenAdmission())
+    ids = (swarm(1), swarm(2), swarm(1))
+    request = AnnounceRequest(b"", PEER.encode(), 7, "alive", swarm_ids=ids)
+    assert service.keep_alive(request, Source(bytes(4), False), 1.0) == [swarm(1), swarm(2)]
+    assert service.scrape(list(ids)) == {}
+    assert asked == [[swarm(1), swarm(2)]] * 2
 
 
 @pytest.fixture

@@ -8,15 +8,19 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 import redis
+from gevent import socket
 
 from microtorrd.errors import ConfigError, StoreUnreachable
 from microtorrd.greenlets import Crew
 from microtorrd.proto import bencode
 from microtorrd.proto.scrape import SwarmCounts
-from microtorrd.tracker.redis_store import RedisStore
+from microtorrd.tracker import redis_store
+from microtorrd.tracker.redis_store import CONNECTIONS, RedisStore
 from microtorrd.tracker.server import TrackerServer, make_store
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import StoreBounds, StoreSize
@@ -93,6 +97,37 @@ class TestRedisStore(StoreContract):
         store.expire(6.0, 10)
         assert (store.swarm_ids(), store.complete_peers()) == ([], 0)
 
+    @pytest.mark.parametrize("lost", ["hash", "member"])
+    def test_what_redis_has_lost_is_forgotten_and_told_to_nobody(self, lost: str) -> None:
+        store = self.make(StoreBounds())
+        self.enter(store, peer(1))
+        self.enter(store, peer(2, complete=True))
+        self.enter(store, peer(3, complete=True), until=50.0)
+        with redis.Redis.from_url(self.url) as client:
+            members = [who.peer_id + who.entry[:-2] for who in (peer(1), peer(2), peer(3))]
+            if lost == "hash":
+                client.delete(b"microtorrd:peers:" + SWARM)
+            else:
+                client.hdel(b"microtorrd:peers:" + SWARM, *members)
+        assert store.expire(60.0, 10) == 1
+        assert store.complete_peers() == 1
+        assert entries(self.enter(store, peer(4))) == set()
+        self.enter(store, peer(1, complete=True))
+        assert entries(self.enter(store, peer(4))) == {peer(1).entry}
+        assert (store.counts(SWARM), store.complete_peers()) == (SwarmCounts(1, 0, 1), 1)
+        store.expire(101.0, 10)
+        assert (store.size(), store.complete_peers()) == (StoreSize(0, 0), 0)
+
+    def test_all_swarms_are_read_in_slices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, breaths = self.make(StoreBounds()), []
+        monkeypatch.setattr(redis_store, "_SCANNED", 50)
+        monkeypatch.setattr(redis_store, "breathe", lambda: breaths.append(1))
+        expected = [b"%020d" % number for number in range(600)]
+        for swarm in expected:
+            self.enter(store, peer(1), swarm=swarm)
+        assert sorted(store.swarm_ids()) == expected
+        assert len(breaths) >= 5
+
     def test_two_trackers_serve_the_same_swarms(self) -> None:
         one, other = self.make(StoreBounds()), self.make(StoreBounds())
         self.enter(one, peer(1))
@@ -111,7 +146,98 @@ def test_a_server_that_is_not_there(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("url", ["redis://host:many", "unix:nowhere"])
+class Silent:
+    """A Redis server that takes connections and answers nothing, and how many it took."""
+
+    def __init__(self, crew: Crew) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.heard: list[bytes] = []
+        self._crew = crew
+        crew.spawn("silent", self._accept)
+
+    def store(self) -> RedisStore:
+        return RedisStore(f"redis://127.0.0.1:{self.listener.getsockname()[1]}/0", fixed_chance())
+
+    def _accept(self) -> None:
+        while True:
+            sock, _ = self.listener.accept()
+            self.heard.append(b"")
+            self._crew.spawn("listening", self._listen, sock, len(self.heard) - 1)
+
+    def _listen(self, sock: Any, number: int) -> None:
+        while chunk := sock.recv(4096):
+            self.heard[number] += chunk
+
+
+@pytest.fixture
+def silent(crew: Crew, monkeypatch: pytest.MonkeyPatch) -> Iterator[Silent]:
+    monkeypatch.setattr(redis_store, "ANSWER_S", 0.05)
+    server = Silent(crew)
+    yield server
+    server.listener.close()
+
+
+def ask(store: RedisStore) -> str:
+    try:
+        store.counts(SWARM)
+    except StoreUnreachable:
+        return "unreachable"
+    return "answered"
+
+
+def test_who_does_not_answer_is_waited_for_once(silent: Silent) -> None:
+    store = silent.store()
+    everybody = [gevent.spawn(ask, store) for _ in range(5 * CONNECTIONS)]
+    gevent.joinall(everybody, timeout=5, raise_error=True)
+    assert [greenlet.value for greenlet in everybody] == ["unreachable"] * len(everybody)
+    assert 1 <= len(silent.heard) <= CONNECTIONS
+    before = len(silent.heard)
+    assert ask(store) == "unreachable"
+    assert len(silent.heard) == before, "it rests"
+    store.close()
+
+
+def test_then_one_tries_it_at_a_time(silent: Silent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "REST_S", 0.0)
+    store = silent.store()
+    assert ask(store) == "unreachable"
+    before = len(silent.heard)
+    trying = [gevent.spawn(ask, store) for _ in range(10)]
+    gevent.joinall(trying, timeout=5, raise_error=True)
+    assert len(silent.heard) == before + 1
+    store.close()
+
+
+def test_it_speaks_what_redis_5_understands(silent: Silent) -> None:
+    store = silent.store()
+    assert ask(store) == "unreachable"
+    assert silent.heard[0].startswith(b"*")
+    assert b"HELLO" not in silent.heard[0]
+    store.close()
+
+
+def test_one_that_refuses_something_is_asked_for_the_rest(fresh: str) -> None:
+    store = RedisStore(fresh, fixed_chance())
+    with redis.Redis.from_url(fresh) as client:
+        client.set("microtorrd:complete", "no number")
+        with pytest.raises(StoreUnreachable):
+            store.enter(SWARM, peer(1, complete=True), expires_at=9.0, finished=False, want=0, named=False)
+        assert store.size().peers == 0
+        client.flushall()
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:many",
+        "unix:nowhere",
+        "redis://host/0?foo=1",
+        "redis://host/0?timeout=5",
+        "redis://host/0?decode_responses=true",
+        "redis://:pass#word@host/0",
+    ],
+)
 def test_what_is_no_url_of_a_server(url: str) -> None:
     with pytest.raises(ConfigError, match=r"tracker\.store: "):
         make_store(TrackerSettings(store=url))
@@ -156,7 +282,10 @@ def test_over_udp_too(trackers: list[TrackerServer]) -> None:
     assert client().scrape(here, one.port, SWARM) == SwarmCounts(complete=1, downloaded=0, incomplete=1)
 
 
-def test_a_store_that_goes_and_comes_back(crew: Crew, tmp_path: Path) -> None:
+def test_a_store_that_goes_and_comes_back(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_store, "REST_S", 0.0)
     place = tmp_path / "sock"
     server = TrackerServer(TrackerSettings(bind="127.0.0.1:0", store=f"unix://{place}"), crew, lambda: 0.0)
     server.start()
@@ -171,7 +300,7 @@ def test_a_store_that_goes_and_comes_back(crew: Crew, tmp_path: Path) -> None:
             assert talker.ask(announce("1")).status == 400
             assert talker.ask("/health").status == 503
             with running(place):
-                assert talker.ask(announce("1")).status == 200
+                until(lambda: talker.ask(announce("1")).status == 200)
                 assert talker.ask("/health").status == 200
             assert talker.ask("/health").status == 503
     finally:
