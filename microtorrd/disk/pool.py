@@ -45,9 +45,6 @@ QUIET_S = 0.5
 #: A job that takes longer than this is stuck: longer than a busy disk takes for a piece or a batch.
 STUCK_S = 3.0
 
-#: Urgent jobs not yet begun, beyond which `full` says that the disk does not keep up.
-BOUND = 256
-
 
 class PoolClosed(Stopping):
     """The pool was closed before this work began."""
@@ -82,8 +79,7 @@ class _Worker:
 class DiskPool:
     """`threads` threads for each lane, for the hub in which the pool is made."""
 
-    def __init__(self, threads: int, *, bound: int = BOUND) -> None:
-        self.bound = bound
+    def __init__(self, threads: int) -> None:
         self._hub = get_hub()
         # All below is shared with the threads and changed only under the lock.
         self._lock = _Lock()
@@ -115,11 +111,6 @@ class DiskPool:
     def backlog(self) -> int:
         """Urgent jobs that have not begun."""
         return len(self._urgent)
-
-    @property
-    def full(self) -> bool:
-        """The disk does not keep up: do not ask peers for more. (What is submitted all the same is done.)"""
-        return len(self._urgent) >= self.bound
 
     @property
     def waiting_bulk(self) -> int:
