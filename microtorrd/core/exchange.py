@@ -76,7 +76,7 @@ class Partner:
     __slots__ = ("allowance", "due_at", "near", "number", "told")
 
     def __init__(self, number: int, *, near: bool, now: float) -> None:
-        self.number = number  # of its messages
+        self.number = number  # of its messages; 0: it wants none any more
         self.near = near  # it is in our own network
         self.told: dict[Address, None] = {}
         self.due_at = now + FIRST_S
@@ -147,11 +147,17 @@ class Exchange:
         if number and not self._private:
             if partner is None:
                 partner = self._partners[peer.number] = Partner(number, near=is_near(peer.host), now=now)
-                self._first.append((partner.due_at, peer.number))
+                self._stand_in_line(partner.due_at, peer.number)
             else:
                 partner.number = number
-        elif number == 0:
-            self._partners.pop(peer.number, None)
+        elif number == 0 and partner is not None:
+            # Kept, with what it has used up: else it would be new each time it changes its mind.
+            partner.number = 0
+
+    def _stand_in_line(self, due_at: float, number: int) -> None:
+        self._first.append((due_at, number))
+        if len(self._first) > 2 * len(self._partners) + AT_ONCE:  # most of them have left, unserved
+            self._first = deque(entry for entry in self._first if self._is_current(*entry))
 
     def left(self, peer: Peer) -> None:
         """The peer is gone."""
@@ -162,7 +168,7 @@ class Exchange:
     def hear(self, peer: Peer, payload: bytes, now: float) -> None:
         """A message. ProtocolError where it is none, and for a flood of them."""
         partner = self._partners.get(peer.number)
-        if partner is None or not partner.allowance.take(now):
+        if partner is None or not partner.number or not partner.allowance.take(now):
             self._swarm.hear_noise(peer, FLOOD_NOISE)
             return
         added = pex.PexMessage.decode(payload).added
@@ -229,6 +235,8 @@ class Exchange:
 
     def _news(self, peer: Peer, partner: Partner, sheet: Sheet) -> bytes | None:
         """What the partner is to hear, as the payload of a message; None: nothing."""
+        if not partner.number:
+            return None
         told, is_connected = partner.told, self._swarm.attendance.is_connected
         page = None if told else sheet.page(but=peer.address)
         if page is not None:

@@ -294,6 +294,34 @@ def test_who_no_longer_wants_any_gets_none() -> None:
     assert not news(orders, 1) and news(orders, 2)
 
 
+def test_who_changes_its_mind_over_and_over_is_allowed_and_told_no_more_than_others() -> None:
+    rig = Rig("..", settings=SwarmSettings(dials_at_once=100))
+    meet(rig, 1)
+    meet(rig, 2)
+    for number in range(1, BURST + 3):
+        rig.say(1, words(m={NAME: 0}))
+        rig.say(1, words())
+        rig.say(1, exchange({("10.2.0.1", number): 0}))
+    orders = rig.tick(8)
+    assert len(of(orders, Dial)) == BURST
+    assert len(news(orders, 1)) == 1
+    rig.say(1, words(m={NAME: 0}))
+    rig.say(1, exchange({("10.2.0.2", 1): 0}))
+    meet(rig, 3)
+    orders = rig.tick(EVERY_S)
+    assert not news(orders, 1) and not of(orders, Dial)
+    rig.say(1, words())
+    assert [list(message.added) for message in news(rig.tick(8), 1)] == [[("10.1.0.3", 6881)]]
+
+
+def test_while_it_is_switched_off_nothing_is_kept_of_those_who_left() -> None:
+    rig = Rig("..", settings=SwarmSettings(peer_exchange=False))
+    for number in range(1, 5 * AT_ONCE):
+        meet(rig, number, host="10.1.0.1")
+        rig.leave(number)
+    assert len(rig.core.exchange._first) <= AT_ONCE + 2
+
+
 def test_a_lost_peer_is_tried_by_its_other_address() -> None:
     rig = Rig("..")
     meet(rig, 1, ipv6=bytes.fromhex("20010db8" + "0" * 23 + "1"), listen_port=5)
