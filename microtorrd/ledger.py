@@ -7,14 +7,17 @@ Rules
   files are synced and the bitfield that was true before is committed as durable: that survives the machine's.
 - A bad piece is taken back on record before anything is written in its place: `retract` comes first.
 - A database that cannot be written is reported once and tried again; what is to be written stays pending.
-- One greenlet at a time writes what is pending, and one syncs: else the stop of the daemon, which does both,
-  would meet them half-way, and write or forget things twice.
+- One greenlet at a time writes what is pending, and one syncs each disk: else the stop of the daemon, which
+  does both, would meet them half-way, and write or forget things twice.
+- A disk that hangs holds up the syncs of its own torrents only, and the end for a bounded time: what is not
+  synced then stays on record as perhaps written to (`disk/trust.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from weakref import WeakValueDictionary
 
 import gevent
 from gevent.lock import BoundedSemaphore
@@ -93,7 +96,8 @@ class Ledger(Archive):
         self._journal: set[bytes] = set()
         self._to_mark: set[bytes] = set()
         self._journalling = BoundedSemaphore(1)
-        self._syncing = BoundedSemaphore(1)
+        # By device, while somebody syncs it or waits to.
+        self._syncing: WeakValueDictionary[int | None, BoundedSemaphore] = WeakValueDictionary()
         self._trouble: str | None = None
         self._closed = False  # no more is begun by ourselves
 
@@ -139,7 +143,7 @@ class Ledger(Archive):
         """Sync this torrent's files and record it clean, before somebody moves them. Waits."""
         page = self._pages.get(info_hash)
         if page is not None and (page.unsynced or page.dirty):
-            self._sync([page])
+            self._sync(page.files.root_device, [page])
 
     def will_write(self, info_hash: bytes) -> None:
         """A write of this torrent begins."""
@@ -217,14 +221,15 @@ class Ledger(Archive):
             self._queued.append(Queued(partial(self._store.record_totals, changed), b"", {}))
             self._wake.set()
 
-    def close(self) -> None:
-        """Journal, sync and record everything that is pending, and close the database. Waits."""
+    def close(self, timeout_s: float) -> None:
+        """Journal, sync and record everything that is pending, and close the database. Waits; for disks to
+        sync not longer than `timeout_s`."""
         if self._closed:
             return
         self._closed = True
         try:
             self._write_journal()
-            self._sync([page for page in self._pages.values() if page.unsynced or page.dirty])
+            self._sync_finally(timeout_s)
             self._write_journal()  # what came meanwhile
             self._is_over = True
             self._threads.apply(self._store.close)
@@ -281,16 +286,42 @@ class Ledger(Archive):
             gevent.sleep(SYNC_S)
             if self._closed:
                 return
-            pages = [page for page in self._pages.values() if page.unsynced]
-            if pages:
-                try:
-                    self._sync(pages)
-                except StorageError as error:
-                    _log.error("state_not_written", cause=error.cause, path=error.path, reason=str(error))
+            for device, pages in self._by_device(lambda page: page.unsynced).items():
+                if device not in self._syncing:  # else that goes on, and the rest has its turn later
+                    self._crew.spawn("sync_disk", self._sync_disk, device, pages)
 
-    def _sync(self, pages: list[Page]) -> None:
-        """Sync the files of these torrents, then commit what was true before as durable."""
-        with self._syncing:
+    def _sync_finally(self, timeout_s: float) -> None:
+        """Sync what is not on the disks, as far as they do it within this time."""
+        at_work = {
+            self._crew.spawn("sync_disk", self._sync_disk, device, pages): pages
+            for device, pages in self._by_device(lambda page: page.unsynced or page.dirty).items()
+        }
+        gevent.joinall(list(at_work), timeout=timeout_s)
+        hanging = [greenlet for greenlet in at_work if not greenlet.dead]
+        if hanging:
+            pages = [page for greenlet in hanging for page in at_work[greenlet]]
+            _log.warning("files_not_synced", torrents=len(pages), root=pages[0].files.root)
+            gevent.killall(hanging, block=False)
+
+    def _by_device(self, concerns: Callable[[Page], bool]) -> dict[int | None, list[Page]]:
+        """The pages that this concerns, by the device that their files are on."""
+        found: dict[int | None, list[Page]] = {}
+        for page in self._pages.values():
+            if concerns(page):
+                found.setdefault(page.files.root_device, []).append(page)
+        return found
+
+    def _sync_disk(self, device: int | None, pages: list[Page]) -> None:
+        try:
+            self._sync(device, pages)
+        except StorageError as error:
+            _log.error("state_not_written", cause=error.cause, path=error.path, reason=str(error))
+
+    def _sync(self, device: int | None, pages: list[Page]) -> None:
+        """Sync the files of these torrents, which are on this device, then commit what was true before as
+        durable. Raises StorageError where that cannot be committed."""
+        syncing = self._syncing.setdefault(device, BoundedSemaphore(1))
+        with syncing:
             self._sync_and_record(pages)
 
     def _sync_and_record(self, pages: list[Page]) -> None:
@@ -298,7 +329,7 @@ class Ledger(Archive):
         for page in pages:
             before, idle = page.have(), page.in_flight == 0
             everything, page.sync_all, page.unsynced = page.sync_all, False, False
-            count = len(page.since_sync)
+            written, count = page.since_sync, len(page.since_sync)
             try:
                 stats = self._pool.call(
                     partial(jobs.sync, page.files, everything), place=page.files.root_device
@@ -307,7 +338,8 @@ class Ledger(Archive):
                 page.unsynced, page.sync_all = True, everything
                 page.on_failure(error)
                 continue
-            del page.since_sync[:count]
+            if page.since_sync is written:  # not if it was on another device, and was synced there meanwhile
+                page.since_sync = written[count:]
             clean = idle and page.in_flight == 0 and not page.unsynced and page.have() == before
             # Where we wrote nothing since a check, what it saw is recorded: not what others wrote since.
             synced.append((page, Durable(page.info_hash, before, page.seen or stats, clean)))

@@ -122,7 +122,7 @@ class Session:
         facilities.scheduler.drain(left)
         for member in unhurried(self.roster.members()):
             member.close()
-        facilities.ledger.close()
+        facilities.ledger.close(max(0.5, deadline - time.monotonic()))
         facilities.pool.close(max(0.5, deadline - time.monotonic()))
         facilities.descriptors.close()
         facilities.notes.close()
@@ -321,7 +321,8 @@ class Session:
         for torrent in found:
             torrent.refuse_move(target)
         self.roster.refuse_moves(found, target)
-        for torrent in found:
+        # Links wait for their record, and a torrent may become busy meanwhile: torrents first.
+        for torrent in sorted(found, key=lambda member: isinstance(member, Resolver)):
             torrent.begin_move(target)
         return {"torrents": [rows.list_row(torrent) for torrent in found]}
 

@@ -13,6 +13,7 @@ import pytest
 
 from bench.measure import make_torrent
 from microtorrd import relocation
+from microtorrd.disk.records import MagnetRecord
 from microtorrd.errors import NotAllowed, NotFound
 from microtorrd.terms import Terms
 from tests.swarm.house import FILE_BYTES, PATIENCE_S, House, make_file, make_house
@@ -162,6 +163,29 @@ def test_of_all_those_are_moved_that_are_elsewhere(house: House, tmp_path: Path)
     assert house.session.move("all", str(away)) == {"torrents": []}
     with pytest.raises(NotAllowed, match=r"is in .*/away already"):
         house.session.move("other", str(away))
+
+
+def test_links_that_wait_for_their_record_leave_no_torrent_behind(
+    house: House, gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be refused then, with half of the others on their way."""
+    session, (torrent,) = house.session, house.torrents()
+    session.add_magnet(f"magnet:?xt=urn:btih:{'ab' * 20}", Terms())
+    members = session.roster.find("all")
+    assert len(members) == 2
+    monkeypatch.setattr(session.roster, "find", lambda id: sorted(members, key=lambda each: each is torrent))
+    ledger = session.facilities.ledger
+    change = ledger.change_magnet
+
+    def slowly(record: MagnetRecord) -> None:
+        assert torrent.moving
+        change(record)
+
+    monkeypatch.setattr(ledger, "change_magnet", slowly)
+    rows = session.move("all", str(tmp_path / "away"))["torrents"]
+    assert {row["name"] for row in rows} >= {"file-0001"}
+    gate.open()
+    house.wait_until(lambda: not torrent.moving and torrent.is_loaded)
 
 
 def test_a_check_of_all_passes_over_links_without_metainfo(house: House) -> None:
