@@ -106,7 +106,9 @@ class SendMemory:
         and `wake` is called when it is worth to ask again (`forgo_disk` if no longer)."""
         disk = device or 0
         if not self._has_room(disk):
-            self._disk_lines.setdefault(disk, {})[wake] = None
+            if wake not in self._disk_lines.get(disk, ()):
+                self.forgo_disk(wake)  # its files are on another device than when it asked before
+                self._disk_lines.setdefault(disk, {})[wake] = None
             return False
         buffer.disk = disk
         self._reading[disk] = self._reading.get(disk, 0) + 1
@@ -115,12 +117,14 @@ class SendMemory:
 
     def forgo_disk(self, wake: Wake) -> None:
         """Who waited to have a buffer read has no need any more."""
+        waited = False
         for disk, line in list(self._disk_lines.items()):
             if line.pop(wake, 0) is None:
+                waited = True
                 if not line:
                     del self._disk_lines[disk]
-                self._wake_next_for_disk()
-                return
+        if waited:
+            self._wake_next_for_disk()
 
     def _has_room(self, disk: int) -> bool:
         """Whether one more may be read from this device."""
