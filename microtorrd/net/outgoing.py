@@ -178,8 +178,11 @@ class Outgoing(ABC):
         while not self._closed:
             self._wake.clear()
             silence_s = quiet_since + KEEP_ALIVE_S - monotonic()
-            if silence_s <= 0 and self._keep_alive:
-                self.tell(self._keep_alive)
+            if silence_s <= 0:
+                if self._keep_alive:
+                    self.tell(self._keep_alive)
+                else:  # nobody minds
+                    quiet_since, silence_s = monotonic(), KEEP_ALIVE_S
             nap_s = 0.0
             if self._disk_result is not None:
                 self._take_disk_result()

@@ -11,6 +11,7 @@ from gevent import socket
 
 from microtorrd.core.events import BlocksSent, StorageFailed
 from microtorrd.greenlets import Crew
+from microtorrd.net import outgoing
 from microtorrd.net.batch import SendMemory
 from microtorrd.net.dialer import Dialer, DialError
 from microtorrd.net.gob_peerwire import GobPeerWire
@@ -229,6 +230,25 @@ def test_one_that_goes_while_the_disk_reads_for_it_leaves_the_memory_alone(bench
     assert not end.blocks and memory.send.lend(lambda: None) is None  # a thread may still write to it
     hanging.let_go()
     end.hear_until(lambda heard: end.blocks)
+
+
+def test_a_long_wait_for_the_limit_does_not_keep_the_hub_busy(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outgoing, "KEEP_ALIVE_S", 0.05)
+    asked = 0
+
+    class Watched(Limiter):
+        def remaining(self, now: float) -> float:
+            nonlocal asked
+            asked += 1
+            return super().remaining(now)
+
+    pair = Pair(bench, up=Watched(TokenBucket(100, 1)))  # hours for one piece
+    pair.wire.serve(all_of(bench, 0))
+    gevent.sleep(0.3)
+    assert 1 <= asked <= 10
+    pair.wire.drop("enough")
 
 
 # ---- the door
