@@ -217,7 +217,8 @@ def _from_overrides(overrides: Sequence[str]) -> dict[str, _Given]:
         name, equals, text = override.partition("=")
         section, dot, key = name.strip().partition(".")
         if not equals or not dot:
-            raise ConfigError(f"{override!r} is not section.key=value (--set)")
+            # The value is not quoted: it may be a secret.
+            raise ConfigError(f"{name + equals!r} is not section.key=value (--set)")
         given[_known(section, key, "--set")] = _Given(text, True, "--set")
     return given
 
@@ -350,9 +351,10 @@ def _check_together(config: Config, given: Mapping[str, _Given]) -> None:
         except ValueError as error:
             refuse(name, str(error))
     if not re.fullmatch(r"memory|(?:rediss?|unix)://\S+", config.tracker.store):
-        refuse(
-            "tracker.store", f"{config.tracker.store!r} is neither memory nor a URL, as redis://host:6379/0"
-        )
+        # Not quoted: a password may be in it.
+        scheme = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", config.tracker.store)
+        what = f"what begins with {scheme[0]}" if scheme else "this"
+        refuse("tracker.store", f"{what} is neither memory nor a URL, as redis://host:6379/0")
     if config.tracker.min_interval > config.tracker.interval:
         name = "tracker.interval" if "tracker.min_interval" not in given else "tracker.min_interval"
         refuse(name, "tracker.min_interval is longer than tracker.interval")

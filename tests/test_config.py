@@ -286,12 +286,21 @@ class TestMistakes:
         [
             ("listen.port", "is not section.key=value"),
             ("port=5", "is not section.key=value"),
+            ("tracker_store=redis://:secret@host", "'tracker_store=' is not section.key=value"),
             ("listen.port=x", "listen.port: 'x' is not a number (--set)"),
             ("listen.prt=5", "did you mean listen.port? (--set)"),
         ],
     )
     def test_mistakes_on_the_command_line(self, file: Path, override: str, says: str) -> None:
         assert says in str(refusal(file, "", override))
+
+    @pytest.mark.parametrize(
+        "store", ["redis:/:secret@host", "redis://:se cret@host", "http://:secret@host", ":secret"]
+    )
+    def test_a_wrong_store_is_not_quoted_with_its_password(self, file: Path, store: str) -> None:
+        error = str(refusal(file, f"[tracker]\nstore = {store!r}"))
+        assert "is neither memory nor a URL" in error
+        assert "cret" not in error
 
     def test_a_mistake_that_is_outweighed_is_still_only_read_where_it_counts(self, file: Path) -> None:
         file.write_text("[listen]\nport = 'x'")

@@ -165,7 +165,7 @@ class TestArguments:
         )
         result = microtorrd("--config", str(process.config), *(["--check-config"] if check else []))
         assert result.returncode == 78
-        assert f"{denied}:2: 'x' is not a swarm id" in result.stderr
+        assert f"{denied}:2: a line is a swarm id" in result.stderr
         assert "Traceback" not in result.stderr
 
     def test_what_an_unset_variable_leaves_names_no_file(self) -> None:

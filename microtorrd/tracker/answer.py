@@ -60,7 +60,8 @@ class Origin(NamedTuple):
 
     socket_host: str  # numeric
     accepts_json: bool
-    forwarded_for: str  # X-Forwarded-For, "" where there is none
+    forwarded_for: str  # see `source.forwarded_for`
+    host: str = ""  # the header, for pages; "" where there is none
 
 
 _ALIVE = Answer(200, "", b"")
@@ -195,7 +196,8 @@ class Answerer:
         except ClientError as error:
             self._service.counters.fail(dialect, error.kind)
             failure = str(error)
-            answer = _failure(failure, dialect, retry_in=error.retry_in)
+            status = 503 if isinstance(error, StoreUnreachable) else 400
+            answer = _failure(failure, dialect, status=status, retry_in=error.retry_in)
         if self._on_request is not None and self._is_watched():
             query = raw_query.decode("latin-1")
             self._on_request(

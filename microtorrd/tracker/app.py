@@ -24,6 +24,7 @@ from microtorrd import __version__, logs
 from microtorrd.errors import StoreUnreachable
 from microtorrd.tracker.answer import TEXT, Answer, Answerer, Origin, accepts_json
 from microtorrd.tracker.pages import Pages
+from microtorrd.tracker.source import forwarded_for
 
 #: Who is asked before anything of these is told.
 _PAGES = frozenset(("front", "swarms", "swarm", "metrics"))
@@ -55,7 +56,8 @@ def create_app(answerer: Answerer, pages: Pages) -> Flask:
         if "//" not in path:
             return None
         raw_path = re.sub("/+", "/", path).encode("latin-1")
-        query = request.query_string.decode("latin-1")
+        # Bytes of an id that were not escaped, before werkzeug takes them for text; escapes stay.
+        query = quote(request.query_string, safe="%!$&'()*+,/:;=?@")
         location = quote(raw_path) + (f"?{query}" if query else "")
         return Response(status=301, headers={"Location": location}, content_type=TEXT)
 
@@ -156,7 +158,8 @@ def _origin() -> Origin:
     return Origin(
         request.environ.get("REMOTE_ADDR", ""),
         accepts_json(request.headers.get("Accept", "")),
-        request.headers.get("X-Forwarded-For", ""),
+        forwarded_for(request.headers.get),
+        request.headers.get("Host", ""),
     )
 
 

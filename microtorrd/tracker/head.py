@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 from microtorrd.tracker.answer import accepts_json
+from microtorrd.tracker.source import forwarded_for
 
 #: Request line and headers together. An announce has 300 to 500 bytes.
 MAX_HEAD_BYTES = 8192
@@ -90,7 +91,7 @@ def read_headers(block: bytes) -> Headers | Refusal:
     return Headers(
         fields=fields,
         accepts_json=accepts_json(fields.get("accept", "")),
-        forwarded_for=fields.get("x-forwarded-for", ""),
+        forwarded_for=forwarded_for(fields.get),
         closes="close" in connection,
         keeps_alive="keep-alive" in connection,
         has_host="host" in fields,

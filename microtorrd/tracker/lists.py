@@ -65,9 +65,9 @@ def _swarms(path: str, key: str) -> frozenset[bytes]:
 def _swarm_ids(path: str, key: str) -> Iterator[bytes]:
     for number, text in _lines(path, key):
         if not _SWARM_ID.fullmatch(text):
-            shown = repr(text if len(text) <= 60 else f"{text[:60]}…")
+            # Not quoted: where the users' file is named here by mistake, it is a passkey.
             raise ConfigError(
-                f"{shown} is not a swarm id, which has 40 hex digits ({key})", key=key, file=path, line=number
+                f"a line is a swarm id, which has 40 hex digits ({key})", key=key, file=path, line=number
             )
         yield bytes.fromhex(text)
 

@@ -11,6 +11,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from microtorrd import __version__
@@ -41,6 +42,13 @@ class ServerFigures(NamedTuple):
     sent_bytes: int = 0
 
 
+class Held(NamedTuple):
+    """What is in the store."""
+
+    size: StoreSize
+    complete: int  # of the peers
+
+
 def render(families: Iterable[Family]) -> bytes:
     """Return the text."""
     lines: list[str] = []
@@ -54,19 +62,20 @@ def render(families: Iterable[Family]) -> bytes:
 
 
 def families(
-    counters: Counters, size: StoreSize, complete: int, bounds: StoreBounds, server: ServerFigures
+    counters: Counters, held: Held | None, bounds: StoreBounds, server: ServerFigures
 ) -> Iterator[Family]:
-    """Return all metrics of a tracker; `complete`: how many of the peers are."""
+    """Return all metrics of a tracker; `held` is None where its store does not answer."""
     yield _one("microtorrd_build_info", "gauge", "Which program this is.", 1, **_build())
     yield from _requests(counters)
-    yield _one("microtorrd_tracker_swarms", "gauge", "Swarms with a peer.", size.swarms)
-    yield _one("microtorrd_tracker_swarms_max", "gauge", "Swarms that there can be.", bounds.swarms)
-    yield Family(
-        "microtorrd_tracker_peers",
+    yield _one(
+        "microtorrd_tracker_store_up",
         "gauge",
-        "Peers in all swarms, by whether they have everything; one counts in each of its swarms.",
-        [({"state": "complete"}, complete), ({"state": "incomplete"}, size.peers - complete)],
+        "Whether the store of the swarms answers: 1, or 0.",
+        int(held is not None),
     )
+    if held is not None:
+        yield from _held(held)
+    yield _one("microtorrd_tracker_swarms_max", "gauge", "Swarms that there can be.", bounds.swarms)
     yield _one("microtorrd_tracker_peers_max", "gauge", "Peers that there can be.", bounds.peers)
     yield _one("microtorrd_tracker_connections", "gauge", "HTTP connections now.", server.connections)
     yield _one(
@@ -88,6 +97,19 @@ def families(
         "microtorrd_tracker_sent_bytes_total", "counter", "Bytes of HTTP responses.", server.sent_bytes
     )
     yield from _process()
+
+
+def _held(held: Held) -> Iterator[Family]:
+    yield _one("microtorrd_tracker_swarms", "gauge", "Swarms with a peer.", held.size.swarms)
+    yield Family(
+        "microtorrd_tracker_peers",
+        "gauge",
+        "Peers in all swarms, by whether they have everything; one counts in each of its swarms.",
+        [
+            ({"state": "complete"}, held.complete),
+            ({"state": "incomplete"}, held.size.peers - held.complete),
+        ],
+    )
 
 
 def _requests(counters: Counters) -> Iterator[Family]:
@@ -142,6 +164,22 @@ def _process() -> Iterator[Family]:
         "Processor time of the whole daemon.",
         used.ru_utime + used.ru_stime,
     )
+    # Where no descriptor is left, what takes one is left out: the others tell that it is so.
+    with suppress(OSError):
+        yield from _by_proc_stat()
+    with suppress(OSError):
+        open_fds = len(os.listdir("/proc/self/fd")) - 1
+        yield _one("process_open_fds", "gauge", "Descriptors that are open.", open_fds)
+    yield _one(
+        "process_max_fds",
+        "gauge",
+        "Descriptors that there can be.",
+        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+
+
+def _by_proc_stat() -> Iterator[Family]:
+    """What proc(5) tells; raises OSError where it cannot be read."""
     with open("/proc/self/stat", "rb") as file:
         # Behind the name, which may hold anything: proc(5).
         fields = file.read().rpartition(b") ")[2].split()
@@ -157,15 +195,6 @@ def _process() -> Iterator[Family]:
         "process_resident_memory_bytes", "gauge", "Memory of the whole daemon.", int(fields[21]) * page_bytes
     )
     yield _one("process_virtual_memory_bytes", "gauge", "Its address space.", int(fields[20]))
-    yield _one(
-        "process_open_fds", "gauge", "Descriptors that are open.", len(os.listdir("/proc/self/fd")) - 1
-    )
-    yield _one(
-        "process_max_fds",
-        "gauge",
-        "Descriptors that there can be.",
-        resource.getrlimit(resource.RLIMIT_NOFILE)[0],
-    )
 
 
 def _build() -> dict[str, str]:

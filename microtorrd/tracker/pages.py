@@ -2,7 +2,7 @@
 
 Figures only: whose peers they are is told to peers, one swarm at a time. Who may read them is a setting
 (`tracker.pages`): those at loopback and private addresses, anybody, nobody. The names of the daemon's
-torrents are for the former alone: a stranger sees ids.
+torrents are for the former alone, and only where they ask by address or as `localhost`: others see ids.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from microtorrd.errors import StoreUnreachable
 from microtorrd.proto.query import all_values
 from microtorrd.tracker import metrics
 from microtorrd.tracker.admission import NameOf, nobody
 from microtorrd.tracker.answer import JSON, TEXT, Answer, Origin
 from microtorrd.tracker.census import LARGEST, Census, Count, SwarmRow
-from microtorrd.tracker.metrics import ServerFigures
+from microtorrd.tracker.metrics import Held, ServerFigures
 from microtorrd.tracker.service import TrackerService
 from microtorrd.tracker.settings import Readers
-from microtorrd.tracker.source import SourceRule
+from microtorrd.tracker.source import SourceRule, is_rebindable
 from microtorrd.tracker.store import StoreBounds
 
 #: Swarms in one reply, and where nobody says how many.
@@ -109,9 +110,11 @@ class Pages:
     def metrics(self) -> Answer:
         """Answer `/metrics`."""
         service = self._service
-        found = metrics.families(
-            service.counters, service.size(), service.complete_peers(), self._bounds, self.figures()
-        )
+        try:
+            held = Held(service.size(), service.complete_peers())
+        except StoreUnreachable:  # which is among the figures, and just then they are wanted
+            held = None
+        found = metrics.families(service.counters, held, self._bounds, self.figures())
         return Answer(200, metrics.CONTENT_TYPE, metrics.render(found))
 
     def _totals(self) -> dict[str, int]:
@@ -127,7 +130,9 @@ class Pages:
         return self._sources.is_private(origin.socket_host, origin.forwarded_for)
 
     def _names_for(self, origin: Origin) -> NameOf:
-        return self._name_of if self._is_near(origin) else nobody
+        # A web site that lets its own name lead here reads what its visitor may read, through his browser.
+        shown = self._is_near(origin) and not is_rebindable(origin.host)
+        return self._name_of if shown else nobody
 
 
 class _Wanted(NamedTuple):

@@ -13,6 +13,7 @@ from contextlib import suppress
 from random import Random
 
 import gevent
+from gevent.event import AsyncResult
 
 from microtorrd import logs
 from microtorrd.errors import ConfigError, StoreUnreachable
@@ -52,6 +53,7 @@ class TrackerServer:
     ) -> None:
         self._settings = settings
         self._name_of = name_of
+        self._reading: AsyncResult[Lists] | None = None  # of the lists, the last time
         self._log = logs.get(room="tracker")
         bounds = store_bounds(settings)
         self._store = make_store(settings)
@@ -119,7 +121,7 @@ class TrackerServer:
 
         Reading waits for a disk, in a thread. Raises ConfigError: then everything is as it was.
         """
-        lists = _read(settings)
+        lists = self._read(settings)
 
         def adopt() -> None:
             self._pages.readers = settings.pages
@@ -148,22 +150,27 @@ class TrackerServer:
             while self._service.expire(self._clock()):
                 breathe()
 
-
-def _read(settings: TrackerSettings) -> Lists:
-    """Read the lists in a thread; raises ConfigError, also where a disk does not answer."""
-    if not (settings.allow_file or settings.deny_file or settings.passkeys_file):
-        return NO_LISTS
-    reading = gevent.get_hub().threadpool.spawn(read_lists, settings)
-    with gevent.Timeout(READING_S) as wall:
-        try:
-            lists: Lists = reading.get()
-        except gevent.Timeout as expired:
-            if expired is not wall:
-                raise
+    def _read(self, settings: TrackerSettings) -> Lists:
+        """Read the lists in a thread; raises ConfigError, also where a disk does not answer."""
+        if not (settings.allow_file or settings.deny_file or settings.passkeys_file):
+            return NO_LISTS
+        # A thread cannot be ended, and there are ten for the whole daemon: a disk that hangs gets one.
+        if self._reading is not None and not self._reading.ready():
             raise ConfigError(
-                f"the tracker's lists could not be read within {READING_S:g} s", key="tracker.access"
-            ) from None
-    return lists
+                "the tracker's lists are still being read since the last time: does their disk answer?",
+                key="tracker.access",
+            )
+        reading = self._reading = gevent.get_hub().threadpool.spawn(read_lists, settings)
+        with gevent.Timeout(READING_S) as wall:
+            try:
+                lists: Lists = reading.get()
+            except gevent.Timeout as expired:
+                if expired is not wall:
+                    raise
+                raise ConfigError(
+                    f"the tracker's lists could not be read within {READING_S:g} s", key="tracker.access"
+                ) from None
+        return lists
 
 
 def store_bounds(settings: TrackerSettings) -> StoreBounds:
@@ -180,5 +187,9 @@ def make_store(settings: TrackerSettings) -> PeerStore:
 
     try:
         return RedisStore(settings.store, Random(), bounds)
-    except ValueError as error:
-        raise ConfigError(f"tracker.store: {error}", key="tracker.store") from error
+    except ValueError:
+        # In our own words, and without the cause: those of the library quote parts of the URL, which may
+        # have a password.
+        raise ConfigError(
+            "tracker.store is no URL of a Redis server, as redis://:password@host:6379/0", key="tracker.store"
+        ) from None

@@ -4,12 +4,13 @@ A tracker that believes the `ip` of anybody is a weapon: whoever is named there 
 So `ip` is honoured by rule only (`never`, from `private` addresses, `always`). Behind a reverse proxy every
 request comes from the proxy: `X-Forwarded-For` is believed as far as it was written by proxies that are
 trusted by setting, read from the right. A request that somebody untrusted passed on is not taken for a
-private one, whatever its address: else an undeclared proxy on this host would open the door to all.
+private one, whatever its address: else an undeclared proxy on this host would open the door to all. Neither
+is one of which a trusted proxy does not say, in words that can be read, where it comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
@@ -35,6 +36,32 @@ _PRIVATE = [
 ]
 
 
+#: What a proxy that has not been told to say for whom it asks may still have written.
+_TRACES_OF_PROXIES = ("forwarded", "via", "x-real-ip")
+
+#: "Unknown" in the words of RFC 7239: somebody passed the request on, and did not say for whom.
+_UNKNOWN = "unknown"
+
+
+def forwarded_for(header: Callable[[str], str | None]) -> str:
+    """Return for whom a request was passed on: X-Forwarded-For, `unknown` where other headers show that a
+    proxy had it, "" where nothing does. `header` finds one by its lower-case name.
+    """
+    told = header("x-forwarded-for")
+    if told:
+        return told
+    return _UNKNOWN if any(header(name) is not None for name in _TRACES_OF_PROXIES) else ""
+
+
+def is_rebindable(host: str) -> bool:
+    """Tell whether a Host header has a name that whoever owns it can let lead to us: any but `localhost`.
+
+    No header ("") is no browser.
+    """
+    name = _without_port(host)
+    return bool(host) and name.lower() != "localhost" and read_host(name.partition("%")[0]) is None
+
+
 class Source(NamedTuple):
     """Who asks."""
 
@@ -49,7 +76,7 @@ class _Address(NamedTuple):
 
 
 class SourceRule:
-    """Tells the source of a request by the address of its connection and its X-Forwarded-For."""
+    """Tells the source of a request by the address of its connection and its `forwarded_for`."""
 
     def __init__(self, ip_parameter: IpParameter, trusted_proxies: Sequence[str]) -> None:
         self._ip_parameter = ip_parameter
@@ -58,7 +85,7 @@ class SourceRule:
         self._read = lru_cache(maxsize=4096)(self._read_address)
 
     def source(self, socket_host: str, forwarded_for: str) -> Source:
-        """Return who asks. `socket_host` is numeric, `forwarded_for` the header's value or ""."""
+        """Return who asks. `socket_host` is numeric, `forwarded_for` what the function says."""
         address = self._read(socket_host)
         if address is None:
             raise ClientError(f"the tracker cannot use the address {socket_host}")
@@ -81,11 +108,14 @@ class SourceRule:
         return address.is_private
 
     def _behind_proxies(self, proxy: _Address, forwarded_for: str) -> _Address:
-        """Return the first address from the right that is no proxy of ours, or the last that can be read."""
+        """Return the first address from the right that is no proxy of ours, or the last that can be read.
+
+        Behind one that cannot be read, the client may be anywhere: that is not private.
+        """
         for entry in reversed(forwarded_for.split(",")):
             address = self._read(_without_port(entry.strip()))
             if address is None:
-                break
+                return proxy._replace(is_private=False)
             proxy = address
             if not address.is_trusted:
                 break

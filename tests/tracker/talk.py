@@ -81,7 +81,8 @@ class Talker:
 
     def ask(self, target: str, *headers: str, method: str = "GET") -> Reply:
         """Send a request and read the response."""
-        lines = [f"{method} {target} HTTP/1.1", "Host: tracker", *headers, "", ""]
+        own = () if any(line.startswith("Host:") for line in headers) else ("Host: 127.0.0.1:8888",)
+        lines = [f"{method} {target} HTTP/1.1", *own, *headers, "", ""]
         self.send("\r\n".join(lines).encode("latin-1"))
         return self.reply(bodiless=method == "HEAD")
 

@@ -109,6 +109,7 @@ def test_other_paths_are_not_found_in_the_originals_words(crew: Crew) -> None:
         ("///scrape?x", "/scrape?x"),
         ("//evil.example//x", "/evil.example/x"),
         ("//a%20b%0d%0a", "/a%20b%0D%0A"),
+        ("//announce?info_hash=\xe9%e9\x80+&x", "/announce?info_hash=%E9%e9%80+&x"),
     ],
 )
 def test_doubled_slashes_lead_to_the_clean_path(crew: Crew, target: str, location: str) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from microtorrd import __version__
+from microtorrd.errors import StoreUnreachable
 from microtorrd.greenlets import Crew
 from microtorrd.proto import joint
 from microtorrd.proto import udp_announce as udp
+from microtorrd.tracker import metrics
 from microtorrd.tracker.connection_ids import ConnectionIds
 from microtorrd.tracker.http import HttpLimits
 from microtorrd.tracker.metrics import Family, render
 from microtorrd.tracker.service import OpenAdmission, TrackerService
 from microtorrd.tracker.settings import TrackerSettings
-from microtorrd.tracker.store import MemoryStore
+from microtorrd.tracker.store import MemoryStore, StoreSize
 from microtorrd.tracker.udp_answer import UdpAnswerer
+from tests.tracker.store_contract import fixed_chance
 from tests.tracker.talk import SWARM_HEX, House, Talker, announce
 
 SWARM = bytes.fromhex(SWARM_HEX)
@@ -156,6 +161,50 @@ def test_the_process_is_as_others_see_it(crew: Crew) -> None:
         assert read["process_virtual_memory_bytes"] > read["process_resident_memory_bytes"]
         (build,) = [sample for sample in Read(talker).samples if sample[0] == "microtorrd_build_info"]
         assert __version__ in build
+
+
+class LostStore(MemoryStore):
+    """A store that lies elsewhere, and does not answer."""
+
+    def enter(self, *_: Any, **__: Any) -> NoReturn:
+        """Fail."""
+        raise StoreUnreachable
+
+    def size(self) -> StoreSize:
+        """Fail."""
+        raise StoreUnreachable
+
+
+def test_metrics_tell_of_a_store_that_does_not_answer(crew: Crew) -> None:
+    with House(crew) as house, house.talk() as talker:
+        assert Read(talker)["store_up"] == 1
+    with House(crew, store=LostStore(fixed_chance())) as house, house.talk() as talker:
+        reply = talker.ask(announce("ada"))
+        assert (reply.status, b"cannot reach its store" in reply.body) == (503, True), (
+            "not the client's fault"
+        )
+        assert talker.ask(f"/announce?{BITTORRENT}&left=1&peer_id={'b' * 20}").status == 200
+        read = Read(talker)
+    assert read["store_up"] == 0
+    assert read["failures_total", "microtorr", "store_unreachable"] == 1
+    assert read["failures_total", "bittorrent", "store_unreachable"] == 1
+    names = {family.name for family in read.families}
+    assert not names & {"microtorrd_tracker_swarms", "microtorrd_tracker_peers"}
+    assert "microtorrd_tracker_swarms_max" in names
+
+
+def test_out_of_descriptors_metrics_leave_out_what_takes_one(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with House(crew) as house, house.talk() as talker:
+        monkeypatch.setattr(metrics, "open", refuse, raising=False)
+        monkeypatch.setattr(metrics.os, "listdir", refuse)
+        names = {family.name for family in Read(talker).families}
+    assert "process_max_fds" in names
+    assert not names & {"process_open_fds", "process_resident_memory_bytes", "process_start_time_seconds"}
 
 
 def test_labels_are_escaped() -> None:

@@ -123,6 +123,8 @@ def test_nobody_is_told_who_the_peers_are(crew: Crew) -> None:
         ("private", ["X-Forwarded-For: 203.0.113.7"], 403),
         # Somebody passed it on whom nobody has declared: it may come from anywhere.
         ("private", ["X-Forwarded-For: 127.0.0.1"], 403),
+        ("private", ["X-Real-IP: 127.0.0.1"], 403),
+        ("private", ["Host: evil.example"], 200),
         ("always", ["X-Forwarded-For: 203.0.113.7"], 200),
         ("never", [], 404),
     ],
@@ -155,6 +157,17 @@ def test_strangers_see_ids_and_no_names(crew: Crew) -> None:
         for page in PAGES[:3]:
             assert b"secret plans" in talker.ask(page).body
             reply = talker.ask(page, "X-Forwarded-For: 203.0.113.7")
+            assert (reply.status, SWARM_HEX.encode() in reply.body) == (200, True)
+            assert b"secret plans" not in reply.body
+
+
+def test_a_web_site_whose_name_leads_here_reads_no_names(crew: Crew) -> None:
+    with House(crew, names={SWARM: "secret plans"}) as house, house.talk() as talker:
+        talker.ask(announce("ada"))
+        for page in PAGES[:3]:
+            for host in ("localhost:8888", "127.0.0.1", "[::1]:8888"):
+                assert b"secret plans" in talker.ask(page, f"Host: {host}").body
+            reply = talker.ask(page, "Host: evil.example:8888")
             assert (reply.status, SWARM_HEX.encode() in reply.body) == (200, True)
             assert b"secret plans" not in reply.body
 

@@ -239,7 +239,7 @@ def test_one_that_refuses_something_is_asked_for_the_rest(fresh: str) -> None:
     ],
 )
 def test_what_is_no_url_of_a_server(url: str) -> None:
-    with pytest.raises(ConfigError, match=r"tracker\.store: "):
+    with pytest.raises(ConfigError, match=r"tracker\.store is no URL of a Redis server"):
         make_store(TrackerSettings(store=url))
 
 
@@ -297,7 +297,7 @@ def test_a_store_that_goes_and_comes_back(
                 b"failure reason": b"the tracker cannot reach its store at the moment",
                 b"retry in": 1,
             }
-            assert talker.ask(announce("1")).status == 400
+            assert talker.ask(announce("1")).status == 503
             assert talker.ask("/health").status == 503
             with running(place):
                 until(lambda: talker.ask(announce("1")).status == 200)

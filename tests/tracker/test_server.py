@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import threading
+import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote_from_bytes
 
 import gevent
 import pytest
 
-from microtorrd.errors import TrackerError
+from microtorrd.errors import ConfigError, TrackerError
 from microtorrd.greenlets import Crew
 from microtorrd.proto import bencode
 from microtorrd.proto.announce import AnnounceRequest, encode_query
 from microtorrd.proto.announce_reply import parse_reply
 from microtorrd.proto.scrape import SwarmCounts, encode_scrape_query, parse_scrape_reply
-from microtorrd.tracker.server import TrackerServer
+from microtorrd.tracker.lists import NO_LISTS, Lists
+from microtorrd.tracker.server import TrackerServer, make_store
 from microtorrd.tracker.settings import TrackerSettings
 from microtorrd.tracker.store import MemoryStore
 from tests.tracker.store_contract import fixed_chance
@@ -291,6 +295,48 @@ def test_what_is_our_fault_is_logged_and_not_told(
     lines = [line for line in log_lines() if line["level"] == "error"]
     assert [line["event"] for line in lines] == ["announce_failed", "announce_failed", "scrape_failed"]
     assert all("secret of the house" in line["exception"] for line in lines)
+
+
+def test_a_list_whose_disk_hangs_takes_one_thread(
+    crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, read = threading.Event(), []
+
+    def hang(settings: TrackerSettings) -> Lists:
+        read.append(settings)
+        assert answers.wait(PATIENCE_S)
+        return NO_LISTS
+
+    stage = Stage(crew)
+    listed = TrackerSettings(deny_file=str(tmp_path / "denied"))
+    monkeypatch.setattr("microtorrd.tracker.server.read_lists", hang)
+    monkeypatch.setattr("microtorrd.tracker.server.READING_S", 0.01)
+    with pytest.raises(ConfigError, match="could not be read within"):
+        stage.server.prepare(listed)
+    for _ in range(3):
+        with pytest.raises(ConfigError, match="still being read"):
+            stage.server.prepare(listed)
+    assert len(read) == 1
+    monkeypatch.setattr("microtorrd.tracker.server.READING_S", PATIENCE_S)
+    answers.set()
+    with gevent.Timeout(PATIENCE_S):
+        while True:
+            try:
+                stage.server.prepare(listed)()
+                break
+            except ConfigError:
+                gevent.sleep(0.001)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize(
+    "store", ["redis://:hunter2@[::1", "redis://:hunter2@host:port/0", "redis://u:hunter2/x@host"]
+)
+def test_a_wrong_url_of_a_store_is_refused_without_its_password(store: str) -> None:
+    with pytest.raises(ConfigError, match="no URL of a Redis server") as caught:
+        make_store(TrackerSettings(store=store))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "hunter2" not in shown
 
 
 # --------------------------------------------------------------------------- what clients may count on

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from microtorrd.errors import ClientError
 from microtorrd.proto.compact import host_text
 from microtorrd.tracker.settings import IpParameter
-from microtorrd.tracker.source import SourceRule
+from microtorrd.tracker.source import SourceRule, forwarded_for, is_rebindable
 
 PROXIES = ("10.0.0.0/8", "2001:db8:ffff::1")
 
@@ -89,6 +89,44 @@ def test_behind_a_proxy_it_is_the_client_that_must_be_private() -> None:
 
 def test_an_undeclared_proxy_on_this_host_opens_no_door() -> None:
     assert ask(SourceRule("private", ()), "127.0.0.1", "192.0.2.1") == ("127.0.0.1", False)
+
+
+@pytest.mark.parametrize("words", ["unknown", "unix:", ",", "192.168.0.1, unknown", "unknown, 10.9.9.9"])
+def test_whom_a_proxy_of_ours_does_not_name_is_not_taken_for_a_neighbour(words: str) -> None:
+    rule = SourceRule("private", PROXIES)
+    assert not ask(rule, "10.0.0.1", words)[1]
+    assert not rule.is_private("10.0.0.1", words)
+
+
+def test_traces_of_a_proxy_show_that_a_request_was_passed_on() -> None:
+    assert forwarded_for({"host": "x"}.get) == ""
+    assert forwarded_for({"x-forwarded-for": "192.0.2.1", "via": "1.1 x"}.get) == "192.0.2.1"
+    for name in ("forwarded", "via", "x-real-ip"):
+        told = forwarded_for({name: "192.168.0.1"}.get)
+        for rule in (SourceRule("private", ()), SourceRule("private", ["127.0.0.1"])):
+            assert ask(rule, "127.0.0.1", told) == ("127.0.0.1", False)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_name"),
+    [
+        ("", False),
+        ("localhost", False),
+        ("LocalHost:8888", False),
+        ("192.168.0.1", False),
+        ("127.0.0.1:8888", False),
+        ("[::1]:8888", False),
+        ("[::1]", False),
+        ("evil.example", True),
+        ("evil.example:8888", True),
+        ("localhost.evil.example", True),
+        ("127.0.0.1.evil.example", True),
+        ("[evil]:1", True),
+        (":8888", True),
+    ],
+)
+def test_a_name_in_host_may_lead_anywhere(host: str, is_name: bool) -> None:
+    assert is_rebindable(host) is is_name
 
 
 @given(st.text(max_size=60) | st.text("0123456789.:[],% ", max_size=60))
