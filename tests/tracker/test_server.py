@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -300,11 +300,12 @@ def test_what_is_our_fault_is_logged_and_not_told(
 def test_a_list_whose_disk_hangs_takes_one_thread(
     crew: Crew, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, read = threading.Event(), []
+    read: list[TrackerSettings] = []
+    answers, disk = os.pipe()
 
     def hang(settings: TrackerSettings) -> Lists:
         read.append(settings)
-        assert answers.wait(PATIENCE_S)
+        os.read(answers, 1)
         return NO_LISTS
 
     stage = Stage(crew)
@@ -318,7 +319,7 @@ def test_a_list_whose_disk_hangs_takes_one_thread(
             stage.server.prepare(listed)
     assert len(read) == 1
     monkeypatch.setattr("microtorrd.tracker.server.READING_S", PATIENCE_S)
-    answers.set()
+    os.close(disk)
     with gevent.Timeout(PATIENCE_S):
         while True:
             try:
@@ -327,6 +328,7 @@ def test_a_list_whose_disk_hangs_takes_one_thread(
             except ConfigError:
                 gevent.sleep(0.001)
     assert len(read) == 2
+    os.close(answers)
 
 
 @pytest.mark.parametrize(
