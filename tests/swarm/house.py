@@ -37,10 +37,10 @@ class House:
         self.notes = self.session.subscribe()
         self.session.start()
 
-    def stop(self) -> float:
+    def stop(self, timeout_s: float = 8.0) -> float:
         """Stop it. How long that took, in seconds."""
         began = time.monotonic()
-        self.session.stop(8.0)
+        self.session.stop(timeout_s)
         took_s = time.monotonic() - began
         assert self.crew.stop(2.0) == []
         assert self.crashes == []

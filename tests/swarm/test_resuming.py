@@ -8,9 +8,12 @@ import re
 from pathlib import Path
 
 import pytest
+from gevent import monkey
 
 from bench.daemons import Daemon
+from microtorrd.disk.files import FileSet
 from tests.swarm.conftest import MakeDaemon, mtorrctl, only_row, tracker_url, wait_until
+from tests.swarm.house import House, make_file, make_house
 
 MIB = 1 << 20
 
@@ -101,3 +104,31 @@ def test_a_directory_that_vanishes_parks_the_torrent_until_it_is_back(
     (tmp_path / "unplugged").rename(content.parent)
     wait_until(daemon, lambda row: row["state"] == "seeding", timeout_s=30)
     assert only_row(daemon)["error"] is None
+
+
+def test_a_disk_that_hangs_in_a_sync_does_not_hold_up_the_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = monkey.get_original("_thread", "allocate_lock")()  # for threads without a hub
+    house = make_house(tmp_path)
+    house.add(make_file(tmp_path, 1), [])
+    house.wait_until(house.all_seed)
+    (torrent,) = house.torrents()
+    ledger = house.session.facilities.ledger
+    ledger.will_write(torrent.info_hash)
+    ledger.wrote(torrent.info_hash)
+
+    def hang(files: FileSet, everything: bool = False) -> None:
+        with gate:
+            return
+
+    monkeypatch.setattr(FileSet, "sync", hang)
+    gate.acquire()
+    assert house.stop(1.0) < 5.0
+    gate.release()
+    monkeypatch.undo()
+    house = House(tmp_path)
+    heard = house.wait_until(house.all_seed)
+    assert house.session.list()[0]["progress"] == 1.0
+    assert not any(note.get("state") == "checking" for note in heard)
+    house.stop()
