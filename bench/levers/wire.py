@@ -107,7 +107,7 @@ LEVERS = (
     ),
     Lever(
         "batches",
-        "up to 512 KiB of blocks are sent with one call",
+        "up to 1 MiB of blocks are sent with one call",
         (Swap("microtorrd.net.batch:Batch.fill", make=around(one_block)),),
         ("crowd.alone", "crowd.cpu"),
     ),

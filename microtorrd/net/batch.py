@@ -18,8 +18,8 @@ from microtorrd.net.turns import Turns
 from microtorrd.proto.frames import PIECE, PIECE_HEADER_BYTES, pack_piece_header_into
 from microtorrd.proto.geometry import BLOCK_BYTES, Geometry
 
-#: The most payload and blocks in one send. Of 1 MiB they save a pair 2 % of its CPU.
-BATCH_BYTES = 1 << 19
+#: The most payload and blocks in one send. Of half as much they cost a pair 3 % of its CPU.
+BATCH_BYTES = 1 << 20
 BATCH_BLOCKS = BATCH_BYTES // BLOCK_BYTES
 
 #: How many batches may be read from the disk or sent at a time, in the whole process.
